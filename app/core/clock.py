@@ -1,0 +1,51 @@
+"""Time: where it comes from, how it is stored, and how to notice that the wall clock was moved."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+Clock = Callable[[], datetime]
+"""Gives the present moment, aware UTC. Statements take their `now` from `Database.clock()`."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+def system_clock() -> datetime:
+    """This host's wall clock."""
+    return datetime.now(UTC)
+
+
+def to_milliseconds(moment: datetime) -> int:
+    """Whole milliseconds since the epoch, as stored. `moment` must be aware."""
+    return (moment - _EPOCH) // _MILLISECOND
+
+
+def from_milliseconds(milliseconds: int) -> datetime:
+    """The aware UTC moment that `to_milliseconds` stored."""
+    return _EPOCH + timedelta(milliseconds=milliseconds)
+
+
+class JumpDetector:
+    """Compares wall and monotonic time, both in seconds, and remembers when they last came apart.
+
+    A host that sleeps or whose clock is set makes every lease look expired (or endless). Whoever sweeps must first give
+    the workers one full lease to renew.
+    """
+
+    def __init__(self, tolerance_seconds: float = 2.0) -> None:
+        self._tolerance = tolerance_seconds
+        self._offset: float | None = None
+        self._jumped_at: float | None = None
+
+    def observe(self, wall: float, monotonic: float) -> bool:
+        """True if the clocks have moved apart by more than the tolerance since the last call."""
+        offset = wall - monotonic
+        jumped = self._offset is not None and abs(offset - self._offset) > self._tolerance
+        self._offset = offset
+        if jumped:
+            self._jumped_at = monotonic
+        return jumped
+
+    def settled(self, monotonic: float, quiet_seconds: float) -> bool:
+        """True if the last jump is at least `quiet_seconds` ago."""
+        return self._jumped_at is None or monotonic - self._jumped_at >= quiet_seconds

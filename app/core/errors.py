@@ -1,0 +1,132 @@
+"""Every error of our own, in one tree. Status codes for them live in api/errors.py alone.
+
+AppError
+├── SettingsError            a setting is wrong; the process cannot start
+├── PluginError              an executor module cannot be loaded or declares nonsense
+├── StoreError
+│   ├── StoreUnavailable     the database cannot be written in time (busy, full, read-only)
+│   └── SchemaError          the database's schema cannot be brought to the version this program needs
+├── InvalidRequest           what the caller sent is refused; nothing was stored
+│   ├── UnknownTaskType      no executor has that name
+│   └── PayloadInvalid       the payload does not fit its executor's model
+├── NotFound                 there is no such row
+├── Conflict                 the row's present state forbids it
+│   ├── UniqueKeyTaken       another unfinished task holds the unique key
+│   └── IdempotencyMismatch  the idempotency key was used before with another body
+├── TooLarge                 a body, payload or result is over its limit
+└── LeaseLost                the worker's right to finish an attempt is gone
+"""
+
+from typing import Any
+
+
+class AppError(Exception):
+    """Root of the tree; its text is fit for a user to read."""
+
+
+class SettingsError(AppError):
+    """A setting is wrong."""
+
+
+class PluginError(AppError):
+    """An executor module cannot be used."""
+
+
+class StoreError(AppError):
+    """The database cannot do what is asked."""
+
+
+class StoreUnavailable(StoreError):
+    """The database could not be written within its deadline; trying again later may work."""
+
+
+class SchemaError(StoreError):
+    """The schema could not be brought to the version this program needs."""
+
+
+class InvalidRequest(AppError):
+    """The request is refused. `errors` has one {"location": [...], "message": ..., "type": ...} for each fault found."""
+
+    def __init__(self, message: str, errors: list[dict[str, Any]] | None = None) -> None:
+        super().__init__(message)
+        self.errors = errors or []
+
+
+class MalformedJson(InvalidRequest):
+    """The body is not JSON, or JSON that is ambiguous or cannot be kept."""
+
+
+class UnknownTaskType(InvalidRequest):
+    """No executor is registered under `task_type`."""
+
+    def __init__(self, task_type: str, known: list[str], location: list[str | int] | None = None) -> None:
+        message = f"Unknown task_type {task_type!r}. Known: {', '.join(known)}."
+        where = [*(location or []), "task_type"]
+        super().__init__(message, [{"location": where, "message": message, "type": "unknown_task_type"}])
+        self.task_type = task_type
+        self.known = known
+
+
+class PayloadInvalid(InvalidRequest):
+    """The payload does not fit the model its executor declares."""
+
+
+class NotFound(AppError):
+    """There is no `noun` with this id."""
+
+    def __init__(self, noun: str, id: int | str) -> None:  # noqa: A002 the field is called id everywhere
+        super().__init__(f"There is no {noun} {id}.")
+        self.noun = noun
+        self.id = id
+
+
+class Conflict(AppError):
+    """The present state of the row forbids the change; `status` is that state where a task is meant."""
+
+    def __init__(self, message: str, status: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class UniqueKeyTaken(Conflict):
+    """Another unfinished task, `holder_id`, holds the unique key."""
+
+    def __init__(self, unique_key: str, holder_id: int, status: str | None = None) -> None:
+        super().__init__(f"Task {holder_id} holds the unique key {unique_key!r} and is not finished.", status)
+        self.unique_key = unique_key
+        self.holder_id = holder_id
+
+
+class IdempotencyMismatch(Conflict):
+    """The idempotency key already belongs to `task_id`, which was made from another request."""
+
+    def __init__(self, idempotency_key: str, task_id: int) -> None:
+        super().__init__(f"Idempotency-Key {idempotency_key!r} was used for task {task_id} with another request.")
+        self.idempotency_key = idempotency_key
+        self.task_id = task_id
+
+
+class TooLarge(AppError):
+    """Something is over its limit of `limit_bytes`."""
+
+    def __init__(self, noun: str, limit_bytes: int) -> None:
+        super().__init__(f"The {noun} is larger than the limit of {limit_bytes} bytes.")
+        self.noun = noun
+        self.limit_bytes = limit_bytes
+
+
+class UnsupportedMediaType(AppError):
+    """The body is not declared as JSON."""
+
+
+class Overloaded(AppError):
+    """A limit on what may go on at once is reached."""
+
+
+class LeaseLost(AppError):
+    """The lease of task `task_id` is no longer `lease`; nothing was written."""
+
+    def __init__(self, task_id: int, lease: int) -> None:
+        super().__init__(f"Task {task_id} is no longer ours under lease {lease}.")
+        self.task_id = task_id
+        self.lease = lease

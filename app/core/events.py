@@ -1,0 +1,183 @@
+"""What happened, said once, after the commit. Listeners (logs, hints, metrics) do the rest; logic never calls them."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import structlog
+
+from app.core.lifecycle import Change
+from app.core.task import ClaimedTask, NewTask, Task
+
+
+@dataclass(frozen=True, slots=True)
+class TasksSubmitted:
+    """Stored and committed; `ids` in the order of `tasks`."""
+
+    ids: tuple[int, ...]
+    tasks: tuple[NewTask, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TasksClaimed:
+    worker_id: str
+    tasks: tuple[ClaimedTask, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """One attempt's end: which task, how it ended (the outcome's word), what the task became, how long it ran."""
+
+    task_type: str
+    queue: str
+    attempt: int
+    outcome: str
+    change: Change
+    run_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TasksSettled:
+    worker_id: str | None
+    settlements: tuple[Settlement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesRefused:
+    """Late writes that changed nothing, because the lease had gone to somebody else. Normal after a freeze."""
+
+    worker_id: str
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskProgressed:
+    """Some running tasks said how far they are."""
+
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCancelRequested:
+    """A running task was asked to stop; its worker should look."""
+
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCancelled:
+    """A waiting task was cancelled."""
+
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRetried:
+    """A person asked for another run."""
+
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEdited:
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDeleted:
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class TasksPromoted:
+    """Scheduled or retrying tasks became due; `queues` they wait in."""
+
+    count: int
+    queues: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TasksExpired:
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TasksPruned:
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted:
+    worker_id: str
+    name: str
+    queues: tuple[str, ...]
+    task_types: tuple[str, ...]
+    processes: int
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStopping:
+    worker_id: str
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStopped:
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerStarted:
+    worker_id: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerDied:
+    """A runner ended that was not asked to; `attempts` were inside. `evidence` is its exit code or signal."""
+
+    worker_id: str
+    pid: int
+    evidence: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClockJumped:
+    """Wall and monotonic time came apart; sweeping waits one lease."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoreTroubled:
+    """The database could not be used; `what` will be tried again."""
+
+    what: str
+    reason: str
+
+
+Event = TypeVar("Event")
+
+
+class EventBus:
+    """Hands each published event to the listeners of its class, in order of subscription.
+
+    A listener that fails is logged and forgotten: telling others can never undo what is committed.
+    """
+
+    def __init__(self) -> None:
+        self._listeners: dict[type, list[Callable[[Any], None]]] = defaultdict(list)
+        self._log = structlog.get_logger("app.events")
+
+    def subscribe(self, kind: type[Event], listener: Callable[[Event], None]) -> None:
+        self._listeners[kind].append(listener)
+
+    def publish(self, event: object) -> None:
+        for listener in self._listeners[type(event)]:
+            try:
+                listener(event)
+            except Exception:
+                self._log.exception("a listener failed", event_kind=type(event).__name__)

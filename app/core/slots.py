@@ -1,0 +1,85 @@
+"""Which work a worker may claim now, given what its runners are doing. Arithmetic only.
+
+A plain attempt has a runner to itself; attempts of `async def` executors share one. A runner is idle, plain or shared at
+a time. Short work is held a little ahead (depth above one) so that a runner never waits for the database.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["plain", "shared"]
+
+AHEAD_SECONDS = 0.2
+"""Work held ahead of a runner: a few hundred milliseconds' worth, so that little waits behind something slow."""
+MOST_AHEAD = 64
+SLOWEST_AHEAD_SECONDS = 0.1
+"""Nothing is held ahead when one attempt takes longer than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one runner has been given and has not finished. `reserved`: it takes nothing more for now."""
+
+    plain: int = 0
+    shared: int = 0
+    reserved: bool = False
+
+    @property
+    def idle(self) -> bool:
+        return not (self.plain or self.shared or self.reserved)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many attempts of each kind could be given to runners now."""
+
+    plain: int
+    shared: int
+
+
+def ahead(slowest_mean_seconds: float | None) -> int:
+    """How many attempts to hold ahead of a runner when the slowest type waiting takes this long on average.
+
+    None (never measured) holds nothing ahead.
+    """
+    if slowest_mean_seconds is None or slowest_mean_seconds > SLOWEST_AHEAD_SECONDS:
+        return 0
+    return min(MOST_AHEAD, int(AHEAD_SECONDS / max(slowest_mean_seconds, 1e-6)))
+
+
+def room(
+    loads: Sequence[Load],
+    next_kinds: Sequence[Kind],
+    *,
+    plain_depth: int,
+    shared_depth: int,
+    waiting_alone: int = 0,
+) -> Room:
+    """How much to claim. `next_kinds` are the kinds of the waiting heads by rank: the first one is next in line.
+
+    `waiting_alone` attempts wait for an idle runner of their own and come first. When both kinds wait, idle runners are
+    shared out, the kind next in line taking the odd one. When only shared runners are left and something that needs a
+    runner to itself is next, the least loaded one is no longer topped up, so that it drains: nothing starves.
+    """
+    first: Kind | None = next_kinds[0] if next_kinds else None
+    idle = max(0, sum(load.idle for load in loads) - waiting_alone)
+    plain_idle, shared_idle = _split(idle, first, next_kinds)
+    open_shared = [load.shared for load in loads if load.shared and not load.reserved]
+    some_will_be_idle = any(load.idle or load.plain for load in loads)
+    if open_shared and not some_will_be_idle and (waiting_alone or first == "plain"):
+        open_shared.remove(min(open_shared))
+    plain = plain_idle * plain_depth + sum(
+        max(0, plain_depth - load.plain) for load in loads if load.plain and not load.reserved
+    )
+    shared = shared_idle * shared_depth + sum(max(0, shared_depth - load) for load in open_shared)
+    return Room(plain if "plain" in next_kinds else 0, shared if "shared" in next_kinds else 0)
+
+
+def _split(idle: int, first: Kind | None, next_kinds: Sequence[Kind]) -> tuple[int, int]:
+    if "plain" not in next_kinds:
+        return 0, idle
+    if "shared" not in next_kinds:
+        return idle, 0
+    larger, smaller = idle - idle // 2, idle // 2
+    return (larger, smaller) if first == "plain" else (smaller, larger)
