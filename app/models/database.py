@@ -1,0 +1,122 @@
+"""`Database`: opens the store, hands out connections for reading and for writing, and brings the schema up to date."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sqlalchemy import exc
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from app.core.clock import Clock, system_clock
+from app.core.errors import SchemaError, StoreError, StoreUnavailable
+from app.core.settings import sqlite_path
+from app.models import migrate, sqlite
+
+READERS = 4
+
+Connection = AsyncConnection
+"""What statements take. Named here so that services need not know the library."""
+
+
+class Database:
+    """One process's way to the tasks. Open it after any fork; close it at the end.
+
+    Durable writes are on disk when `write()` returns. The others survive the death of any process, but a power cut may
+    undo the last of them: right for claims and renewals, whose loss only means running again.
+    """
+
+    def __init__(self, url: str, *, durability: str = "full", clock: Clock = system_clock) -> None:
+        self.path = sqlite_path(url)
+        self._clock = clock
+        full = "FULL" if durability == "full" else "NORMAL"
+        self._reading = self._engine(READERS, query_only=True, synchronous="NORMAL")
+        self._durable = self._engine(1, query_only=False, synchronous=full)
+        self._relaxed = self._engine(1, query_only=False, synchronous="NORMAL")
+
+    def _engine(self, connections: int, *, query_only: bool, synchronous: str) -> AsyncEngine:
+        return create_async_engine(
+            "sqlite+pinned:///" + str(self.path),
+            connect_args=sqlite.connect_arguments(self.path, query_only=query_only, synchronous=synchronous),
+            pool_size=connections,
+            max_overflow=0,
+            pool_timeout=sqlite.DEADLINE_SECONDS,
+            # Every transaction is ended where it was begun, so there is nothing to reset when a connection goes back.
+            pool_reset_on_return=None,
+        )
+
+    async def open(self) -> None:
+        """Create the folder and the file if need be and migrate. Raises StoreError with one clear line if it cannot be."""
+        try:
+            await asyncio.to_thread(self.path.parent.mkdir, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"Cannot create the folder of the database {self.path}: {error.strerror}") from error
+        if not os.access(self.path if self.path.exists() else self.path.parent, os.W_OK):
+            raise StoreError(f"The database {self.path} cannot be written: permission denied")
+        try:
+            async with migrate.locked(self.path), self._durable.connect() as connection:
+                await migrate.upgrade(connection)
+        except (exc.DBAPIError, exc.TimeoutError) as error:
+            raise SchemaError(f"The database {self.path} cannot be opened: {_reason(error)}") from error
+
+    async def close(self) -> None:
+        for engine in (self._reading, self._relaxed, self._durable):
+            await engine.dispose()
+
+    def clock(self) -> Clock:
+        """The clock all leases and due times are measured by."""
+        return self._clock
+
+    @property
+    def library_version(self) -> str:
+        """Version of the SQLite library in use."""
+        return sqlite.VERSION
+
+    @property
+    def wal_is_safe(self) -> bool:
+        """False if this process has a SQLite library that must not be trusted with WAL (a rollback journal is used)."""
+        return sqlite.wal_is_safe()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A connection for reading; each statement sees the newest commit. Raises StoreUnavailable."""
+        try:
+            async with self._reading.connect() as connection:
+                yield connection
+        except (exc.DBAPIError, exc.TimeoutError) as error:
+            raise _unavailable(error) from error
+
+    @asynccontextmanager
+    async def write(self, *, durable: bool = True) -> AsyncIterator[AsyncConnection]:
+        """One write transaction: committed when the block ends, undone when it raises. Raises StoreUnavailable.
+
+        Holds the only write lock there is: no user code, no network, nothing slow inside.
+        """
+        engine = self._durable if durable else self._relaxed
+        try:
+            async with engine.connect() as connection:
+                await connection.exec_driver_sql("BEGIN IMMEDIATE")
+                try:
+                    yield connection
+                except BaseException:
+                    await asyncio.shield(connection.rollback())
+                    raise
+                await connection.commit()
+        except exc.IntegrityError:
+            raise
+        except (exc.DBAPIError, exc.TimeoutError) as error:
+            raise _unavailable(error) from error
+
+
+def database_file(url: str) -> Path:
+    """The file behind `url`, absolute, for whoever needs a folder of its own beside it."""
+    return sqlite_path(url).resolve()
+
+
+def _unavailable(error: Exception) -> StoreUnavailable:
+    return StoreUnavailable(f"The database is not available: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).split("\n", 1)[0]

@@ -1,0 +1,412 @@
+"""Statements for what workers and chores do with tasks: claim, renew, settle, sweep and upkeep, a batch in each.
+
+Every write to a running task names its lease: a worker that lost it matches no row and changes nothing.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+import orjson
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Update,
+    bindparam,
+    delete,
+    false,
+    func,
+    insert,
+    literal_column,
+    null,
+    select,
+    text,
+    union_all,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.core.clock import to_milliseconds
+from app.core.lifecycle import Change
+from app.core.task import Attempt, ClaimedTask, FailureReason, JsonText, Status, Task, TaskError
+from app.models.dialects import flag, given_rows, later_of, string, whole
+from app.models.tables import checkpoints, task_attempts, tasks
+from app.models.types import Moment
+
+Lease = tuple[int, int]
+"""(task id, lease): the right to write to one attempt."""
+
+# Literals where a partial index must be recognised: the planner cannot know the value of a parameter.
+_PENDING: ColumnElement[bool] = literal_column("status = 'pending'")
+_RUNNING: ColumnElement[bool] = literal_column("status = 'running'")
+_DELAYED: ColumnElement[bool] = literal_column("status IN ('scheduled', 'retrying')")
+_UNSTARTED: ColumnElement[bool] = literal_column(
+    "expires_at IS NOT NULL AND status IN ('pending', 'scheduled', 'blocked')"
+)
+
+_given = given_rows("rows")
+_FIELDS = tuple(tasks.c[name] for name in Task.__dataclass_fields__)
+_held = (
+    (tasks.c.id == whole(_given, "id"))
+    & (tasks.c.lease == whole(_given, "lease"))
+    & (tasks.c.status == literal_column("'running'"))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The first waiting task of one (queue, task_type) pair: its place in the order of work."""
+
+    queue: str
+    task_type: str
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One attempt that returned. `started_at` is when its code began, which prefetch can put later than the claim."""
+
+    id: int
+    lease: int
+    result: JsonText
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """A lease that was still ours. `cancel_requested` asks us to stop the attempt."""
+
+    id: int
+    lease: int
+    cancel_requested: bool
+
+
+# Skips from pair to pair through the index: one step for each pair with waiting tasks, however many wait.
+_heads = text("""
+WITH RECURSIVE heads (queue, task_type, rank) AS (
+  SELECT * FROM (
+    SELECT queue, task_type, rank FROM tasks WHERE status = 'pending' ORDER BY queue, task_type, rank, id LIMIT 1
+  ) AS first
+  UNION ALL
+  SELECT following.queue, following.task_type, following.rank
+  FROM heads JOIN tasks AS following ON following.id = (
+    SELECT id FROM tasks
+    WHERE status = 'pending' AND (queue, task_type) > (heads.queue, heads.task_type)
+    ORDER BY queue, task_type, rank, id LIMIT 1
+  )
+)
+SELECT queue, task_type, rank FROM heads
+WHERE NOT EXISTS (SELECT 1 FROM queues WHERE name = heads.queue AND paused)
+""")
+
+
+async def waiting_heads(connection: AsyncConnection) -> list[Head]:
+    """The first waiting task of every (queue, task_type) pair that has any, paused queues left out."""
+    return [Head(*row) for row in await connection.execute(_heads)]
+
+
+@cache
+def _claim(pairs: int) -> Update:
+    """Take the lowest ranks over `pairs` (queue, task_type) pairs: a LIMITed range of the index for each, merged."""
+    arms = [_first_of_pair(number) for number in range(pairs)]
+    merged = union_all(*(select(arm.c.id, arm.c.rank) for arm in (arm.subquery() for arm in arms))).subquery("merged")
+    chosen = select(merged.c.id).order_by(merged.c.rank, merged.c.id).limit(bindparam("room")).cte("chosen")
+    return (
+        update(tasks)
+        .where(tasks.c.id.in_(select(chosen.c.id)), tasks.c.status == literal_column("'pending'"))
+        .values(
+            status=literal_column("'running'"),
+            attempts=tasks.c.attempts + literal_column("1"),
+            lease=tasks.c.lease + literal_column("1"),
+            worker_id=bindparam("worker"),
+            started_at=bindparam("now", type_=Moment),
+            lease_expires_at=bindparam("until", type_=Moment),
+            progress=null(),
+        )
+        .returning(
+            tasks.c.id,
+            tasks.c.lease,
+            tasks.c.task_type,
+            tasks.c.queue,
+            tasks.c.payload,
+            tasks.c.attempts,
+            tasks.c.timeout_seconds,
+            tasks.c.rank,
+            tasks.c.runs_alone,
+            tasks.c.traceparent,
+        )
+    )
+
+
+def _first_of_pair(number: int) -> Select[Any]:
+    return (
+        select(tasks.c.id, tasks.c.rank)
+        .where(
+            _PENDING,
+            tasks.c.queue == bindparam(f"queue_{number}"),
+            tasks.c.task_type == bindparam(f"type_{number}"),
+            tasks.c.attempts < tasks.c.max_attempts,
+            (tasks.c.expires_at.is_(None)) | (tasks.c.expires_at > bindparam("now", type_=Moment)),
+        )
+        .order_by(tasks.c.rank, tasks.c.id)
+        .limit(bindparam("room"))
+        .with_for_update(skip_locked=True)
+    )
+
+
+async def claim(
+    connection: AsyncConnection,
+    pairs: Sequence[tuple[str, str]],
+    room: int,
+    worker_id: str,
+    now: datetime,
+    until: datetime,
+) -> list[ClaimedTask]:
+    """Lease up to `room` tasks of these (queue, task_type) pairs to `worker_id` until `until`; lowest rank first."""
+    values: dict[str, Any] = {"room": room, "worker": worker_id, "now": now, "until": until}
+    for number, (queue, task_type) in enumerate(pairs):
+        values |= {f"queue_{number}": queue, f"type_{number}": task_type}
+    claimed = [ClaimedTask(*row) for row in await connection.execute(_claim(len(pairs)), values)]
+    return sorted(claimed, key=lambda task: (task.rank, task.id))
+
+
+_renew = (
+    update(tasks)
+    .where(_held)
+    .values(lease_expires_at=bindparam("until", type_=Moment))
+    .returning(tasks.c.id, tasks.c.lease, tasks.c.cancel_requested_at.is_not(None))
+)
+
+
+async def renew(connection: AsyncConnection, leases: Iterable[Lease], until: datetime) -> list[Renewal]:
+    """Extend these leases. What does not come back is lost. An expired lease that nobody swept is still good."""
+    rows = await connection.execute(_renew, {"rows": _lease_rows(leases), "until": until})
+    return [Renewal(id_, lease, bool(asked)) for id_, lease, asked in rows]
+
+
+def _lease_rows(leases: Iterable[Lease]) -> str:
+    return orjson.dumps([{"id": id_, "lease": lease} for id_, lease in leases]).decode()
+
+
+_get_held = select(*_FIELDS).join_from(tasks, _given, _held).with_for_update(of=tasks)
+
+
+async def held(connection: AsyncConnection, leases: Iterable[Lease]) -> list[Task]:
+    """The running tasks among these that are still under the given lease, locked."""
+    rows = await connection.execute(_get_held, {"rows": _lease_rows(leases)})
+    return [Task(*row) for row in rows]
+
+
+_complete = (
+    update(tasks)
+    .where(_held)
+    .values(
+        status=literal_column("'completed'"),
+        result=string(_given, "result"),
+        error=null(),
+        lease_expires_at=null(),
+        runs_alone=false(),
+        # The wall clock may have been set back meanwhile: a task never ends before it began.
+        started_at=later_of(tasks.c.started_at, whole(_given, "started_at")),
+        finished_at=later_of(tasks.c.started_at, whole(_given, "finished_at")),
+    )
+    .returning(tasks.c.id)
+)
+
+
+async def complete(connection: AsyncConnection, completions: Sequence[Completion], now: datetime) -> set[int]:
+    """Finish these attempts. Returns the ids that were still ours."""
+    finished_at = to_milliseconds(now)
+    rows = [
+        {
+            "id": one.id,
+            "lease": one.lease,
+            "result": one.result,
+            "started_at": min(to_milliseconds(one.started_at), finished_at),
+            "finished_at": finished_at,
+        }
+        for one in completions
+    ]
+    return set(await connection.scalars(_complete, {"rows": orjson.dumps(rows).decode()}))
+
+
+_apply = (
+    update(tasks)
+    .where(_held)
+    .values(
+        status=string(_given, "status"),
+        attempts=whole(_given, "attempts"),
+        rank=whole(_given, "rank"),
+        scheduled_at=func.coalesce(whole(_given, "scheduled_at"), tasks.c.scheduled_at),
+        finished_at=whole(_given, "finished_at"),
+        result=string(_given, "result"),
+        error=func.coalesce(string(_given, "error"), tasks.c.error),
+        failure_reason=string(_given, "failure_reason"),
+        deaths=whole(_given, "deaths"),
+        runs_alone=flag(_given, "runs_alone"),
+        lease_expires_at=null(),
+    )
+    .returning(tasks.c.id)
+)
+
+
+async def apply(connection: AsyncConnection, changes: Sequence[Change]) -> set[int]:
+    """Write what `lifecycle.settle` decided. Returns the ids that were still ours."""
+    rows = [
+        {
+            "id": one.id,
+            "lease": one.lease,
+            "status": one.status,
+            "attempts": one.attempts,
+            "rank": one.rank,
+            "scheduled_at": _stored(one.scheduled_at),
+            "finished_at": _stored(one.finished_at),
+            "result": one.result,
+            "error": error_json(one.error),
+            "failure_reason": one.failure_reason,
+            "deaths": one.deaths,
+            "runs_alone": int(one.runs_alone),
+        }
+        for one in changes
+    ]
+    return set(await connection.scalars(_apply, {"rows": orjson.dumps(rows).decode()}))
+
+
+def _stored(moment: datetime | None) -> int | None:
+    return None if moment is None else to_milliseconds(moment)
+
+
+def error_json(error: TaskError | None) -> JsonText | None:
+    """How a TaskError is stored and shown: {"type", "message", "attempt", "at", "traceback"?}."""
+    if error is None:
+        return None
+    fields = asdict(error)
+    if error.traceback is None:
+        del fields["traceback"]
+    return JsonText(orjson.dumps(fields, option=orjson.OPT_UTC_Z).decode())
+
+
+async def record_attempts(connection: AsyncConnection, attempts: Sequence[Attempt]) -> None:
+    """Add ended attempts to the history, one row each."""
+    await connection.execute(insert(task_attempts), [asdict(one) for one in attempts])
+
+
+_save_progress = update(tasks).where(_held).values(progress=string(_given, "progress")).returning(tasks.c.id)
+
+
+async def save_progress(connection: AsyncConnection, progress: Sequence[tuple[int, int, JsonText]]) -> set[int]:
+    """Store the newest (id, lease, progress) of running attempts. Returns the ids that were still ours."""
+    rows = [{"id": id_, "lease": lease, "progress": value} for id_, lease, value in progress]
+    return set(await connection.scalars(_save_progress, {"rows": orjson.dumps(rows).decode()}))
+
+
+async def add_checkpoint(connection: AsyncConnection, task_id: int, lease: int, data: JsonText) -> bool:
+    """Append a checkpoint while the lease holds. False if it does not."""
+    following = select(func.coalesce(func.max(checkpoints.c.seq), 0) + 1).where(checkpoints.c.task_id == task_id)
+    held_now = select(tasks.c.id, following.scalar_subquery(), bindparam("data", data)).where(
+        tasks.c.id == task_id, tasks.c.lease == lease, tasks.c.status == literal_column("'running'")
+    )
+    statement = insert(checkpoints).from_select(["task_id", "seq", "data"], held_now)
+    return (await connection.execute(statement)).rowcount == 1
+
+
+async def checkpoints_of(connection: AsyncConnection, task_ids: Collection[int]) -> dict[int, list[JsonText]]:
+    """What earlier attempts of these tasks stored, oldest first; tasks without any are missing."""
+    statement = (
+        select(checkpoints.c.task_id, checkpoints.c.data)
+        .where(checkpoints.c.task_id.in_(task_ids))
+        .order_by(checkpoints.c.task_id, checkpoints.c.seq)
+    )
+    found: dict[int, list[JsonText]] = {}
+    for task_id, data in await connection.execute(statement):
+        found.setdefault(task_id, []).append(data)
+    return found
+
+
+async def drop_checkpoints(connection: AsyncConnection, task_ids: Collection[int]) -> None:
+    """Forget the checkpoints of tasks that have ended."""
+    await connection.execute(delete(checkpoints).where(checkpoints.c.task_id.in_(task_ids)))
+
+
+async def expired_leases(connection: AsyncConnection, now: datetime, limit: int) -> list[Task]:
+    """Running tasks whose lease is over, oldest first, locked; those that another sweeper holds are left to it."""
+    statement = (
+        select(*_FIELDS)
+        .where(_RUNNING, tasks.c.lease_expires_at < now)
+        .order_by(tasks.c.lease_expires_at, tasks.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return [Task(*row) for row in await connection.execute(statement)]
+
+
+_due = (
+    select(tasks.c.id)
+    .where(_DELAYED, tasks.c.scheduled_at <= bindparam("now", type_=Moment))
+    .order_by(tasks.c.scheduled_at, tasks.c.id)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)
+)
+_promote = (
+    update(tasks)
+    .where(tasks.c.id.in_(_due), _DELAYED)
+    .values(status=literal_column("'pending'"))
+    .returning(tasks.c.queue)
+)
+
+
+async def promote_due(connection: AsyncConnection, now: datetime, limit: int) -> list[str]:
+    """Make up to `limit` due tasks ready. Their rank was set when they were delayed. Returns the queue of each."""
+    return list(await connection.scalars(_promote, {"now": now, "most": limit}))
+
+
+async def next_due(connection: AsyncConnection) -> datetime | None:
+    """When the next scheduled or retrying task is due, None if there is none."""
+    return await connection.scalar(
+        select(tasks.c.scheduled_at).where(_DELAYED).order_by(tasks.c.scheduled_at, tasks.c.id).limit(1)
+    )
+
+
+async def expire_unstarted(connection: AsyncConnection, now: datetime, limit: int, error: JsonText) -> list[int]:
+    """Fail up to `limit` tasks that should have started by now. Returns their ids."""
+    over = (
+        select(tasks.c.id)
+        .where(_UNSTARTED, tasks.c.expires_at <= now)
+        .order_by(tasks.c.expires_at, tasks.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    statement = (
+        update(tasks)
+        .where(tasks.c.id.in_(over), _UNSTARTED)
+        .values(status=Status.FAILED, failure_reason=FailureReason.EXPIRED, finished_at=now, error=error)
+        .returning(tasks.c.id)
+    )
+    return list(await connection.scalars(statement))
+
+
+async def prune_finished(
+    connection: AsyncConnection, status: Status, before: datetime, keyed_before: datetime, limit: int
+) -> int:
+    """Delete up to `limit` tasks that ended as `status` before `before`. Those with an idempotency key stay until they
+    were created before `keyed_before`. Returns how many went."""
+    old = (
+        select(tasks.c.id)
+        .where(
+            literal_column(f"status = '{status}'"),
+            tasks.c.finished_at < before,
+            tasks.c.idempotency_key.is_(None) | (tasks.c.created_at < keyed_before),
+        )
+        .order_by(tasks.c.finished_at, tasks.c.id)
+        .limit(limit)
+    )
+    return (await connection.execute(delete(tasks).where(tasks.c.id.in_(old)))).rowcount
+
+
+async def next_expiry(connection: AsyncConnection) -> datetime | None:
+    """When the next task expires that has not started, None if none can."""
+    return await connection.scalar(
+        select(tasks.c.expires_at).where(_UNSTARTED).order_by(tasks.c.expires_at, tasks.c.id).limit(1)
+    )

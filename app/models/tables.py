@@ -1,0 +1,189 @@
+"""Every table, constraint and index. What SQL can forbid is forbidden here."""
+
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    false,
+    text,
+)
+
+from app.core.task import TERMINAL, UNFINISHED, FailureReason, Status
+from app.models.types import Moment, Names, RowId, Word
+
+metadata = MetaData(
+    naming_convention={"ck": "ck_%(table_name)s_%(constraint_name)s", "fk": "fk_%(table_name)s_%(column_0_name)s"}
+)
+
+
+def _listed(statuses: tuple[Status, ...]) -> str:
+    return ", ".join(f"'{status}'" for status in statuses)
+
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("task_type", String(64), nullable=False),
+    Column("queue", String(64), nullable=False),
+    Column("status", Word(Status), nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("rank", RowId, nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("result", Text),
+    Column("error", Text),
+    Column("failure_reason", Word(FailureReason)),
+    Column("progress", Text),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("max_attempts", Integer, nullable=False),
+    Column("timeout_seconds", Float, nullable=False),
+    Column("lease", RowId, nullable=False, server_default="0"),
+    Column("lease_expires_at", Moment),
+    Column("worker_id", String(64)),
+    Column("cancel_requested_at", Moment),
+    Column("created_at", Moment, nullable=False),
+    Column("scheduled_at", Moment),
+    Column("started_at", Moment),
+    Column("finished_at", Moment),
+    Column("expires_at", Moment),
+    Column("unique_key", String(255)),
+    Column("idempotency_key", String(255)),
+    Column("request_hash", String(64)),
+    Column("concurrency_key", String(255)),
+    Column("parent_id", RowId, ForeignKey("tasks.id", ondelete="SET NULL")),
+    Column("tags", Names, nullable=False, server_default=""),
+    Column("metadata", Text),
+    Column("traceparent", String(64)),
+    Column("deaths", Integer, nullable=False, server_default="0"),
+    Column("runs_alone", Boolean(create_constraint=False), nullable=False, server_default=false()),
+    CheckConstraint(f"status IN ({_listed(tuple(Status))})", name="status"),
+    CheckConstraint("(status = 'running') = (lease_expires_at IS NOT NULL)", name="running_has_lease"),
+    CheckConstraint(f"(status IN ({_listed(TERMINAL)})) = (finished_at IS NOT NULL)", name="terminal_has_end"),
+    CheckConstraint("(status = 'failed') = (failure_reason IS NOT NULL)", name="failed_has_reason"),
+    CheckConstraint("status <> 'completed' OR result IS NOT NULL", name="completed_has_result"),
+    CheckConstraint("status NOT IN ('scheduled', 'retrying') OR scheduled_at IS NOT NULL", name="delayed_has_moment"),
+    CheckConstraint("attempts BETWEEN 0 AND max_attempts", name="attempts_within_limit"),
+    # The claim reads only rows it may take: one range of this index for each (queue, type) it serves, in rank order.
+    Index(
+        "ix_tasks_pending",
+        "queue",
+        "task_type",
+        "rank",
+        "id",
+        sqlite_where=text("status = 'pending'"),
+        postgresql_where=text("status = 'pending'"),
+    ),
+    Index(
+        "ix_tasks_due",
+        "scheduled_at",
+        "id",
+        sqlite_where=text("status IN ('scheduled', 'retrying')"),
+        postgresql_where=text("status IN ('scheduled', 'retrying')"),
+    ),
+    Index(
+        "ix_tasks_leases",
+        "lease_expires_at",
+        "id",
+        sqlite_where=text("status = 'running'"),
+        postgresql_where=text("status = 'running'"),
+    ),
+    Index(
+        "ix_tasks_expiring",
+        "expires_at",
+        "id",
+        sqlite_where=text("expires_at IS NOT NULL AND status IN ('pending', 'scheduled', 'blocked')"),
+        postgresql_where=text("expires_at IS NOT NULL AND status IN ('pending', 'scheduled', 'blocked')"),
+    ),
+    Index(
+        "ix_tasks_finished",
+        "status",
+        "finished_at",
+        "id",
+        sqlite_where=text(f"status IN ({_listed(TERMINAL)})"),
+        postgresql_where=text(f"status IN ({_listed(TERMINAL)})"),
+    ),
+    Index(
+        "ix_tasks_unhappy",
+        "status",
+        "id",
+        sqlite_where=text("status IN ('failed', 'cancelled')"),
+        postgresql_where=text("status IN ('failed', 'cancelled')"),
+    ),
+    Index(
+        "uq_tasks_unique_key",
+        "unique_key",
+        unique=True,
+        sqlite_where=text(f"unique_key IS NOT NULL AND status IN ({_listed(UNFINISHED)})"),
+        postgresql_where=text(f"unique_key IS NOT NULL AND status IN ({_listed(UNFINISHED)})"),
+    ),
+    Index(
+        "uq_tasks_idempotency_key",
+        "idempotency_key",
+        unique=True,
+        sqlite_where=text("idempotency_key IS NOT NULL"),
+        postgresql_where=text("idempotency_key IS NOT NULL"),
+    ),
+    Index(
+        "ix_tasks_parent",
+        "parent_id",
+        sqlite_where=text("parent_id IS NOT NULL"),
+        postgresql_where=text("parent_id IS NOT NULL"),
+    ),
+    # An id is never given out twice: an old lease must not fit a new row.
+    sqlite_autoincrement=True,
+)
+
+task_attempts = Table(
+    "task_attempts",
+    metadata,
+    Column("task_id", RowId, ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("lease", RowId, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("worker_id", String(64)),
+    Column("started_at", Moment, nullable=False),
+    Column("finished_at", Moment, nullable=False),
+    Column("error", Text),
+    Column("delay_seconds", Float),
+    sqlite_with_rowid=False,
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("task_id", RowId, ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("data", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("queues", Names, nullable=False),
+    Column("task_types", Names, nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("running", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("started_at", Moment, nullable=False),
+    Column("beat_at", Moment, nullable=False),
+)
+
+queues = Table(
+    "queues",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("paused", Boolean(create_constraint=False), nullable=False, server_default=false()),
+)

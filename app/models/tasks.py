@@ -1,0 +1,226 @@
+"""Statements for what clients do with tasks. Each takes a connection, returns values and decides nothing."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import ColumnElement, ColumnExpressionArgument, delete, literal_column, or_, select, true, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.core.clock import to_milliseconds
+from app.core.task import UNFINISHED, WAITING, NewTask, Status, Task, rank_of
+from app.models.dialects import given_rows, insert_or, next_task_ids, number, string, whole
+from app.models.tables import tasks
+from app.models.types import join_names
+
+_FIELDS = tuple(Task.__dataclass_fields__)
+_ASKED = tuple(NewTask.__dataclass_fields__)
+_WHOLE = tuple(tasks.c[name] for name in _FIELDS)
+# A list shows no payloads and results unless asked to: they may be a megabyte each.
+_SUMMARY = tuple(
+    literal_column("NULL").label(name) if name in ("payload", "result") else tasks.c[name] for name in _FIELDS
+)
+
+_given = given_rows("rows")
+_new: dict[str, ColumnElement[Any]] = {
+    **{
+        name: whole(_given, name)
+        for name in ("id", "priority", "rank", "max_attempts", "created_at", "scheduled_at", "expires_at", "parent_id")
+    },
+    **{
+        name: string(_given, name)
+        for name in (
+            *("task_type", "queue", "status", "payload", "unique_key", "idempotency_key", "request_hash", "tags"),
+            *("metadata", "traceparent"),
+        )
+    },
+    "timeout_seconds": number(_given, "timeout_seconds"),
+}
+# `WHERE true`: without it SQLite would read ON CONFLICT as the ON of a join.
+_insert = (
+    insert_or(tasks)
+    .from_select(list(_new), select(*_new.values()).select_from(_given).where(true()))
+    .on_conflict_do_nothing()
+    .returning(tasks.c.id)
+)
+_get = select(*_WHOLE).where(tasks.c.id.in_(select(whole(_given, "id")).select_from(_given)))
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFilter:
+    """Which tasks a list shows. Empty or None is no limit; `before_id` continues a page, newest first."""
+
+    statuses: tuple[Status, ...] = ()
+    task_type: str | None = None
+    queue: str | None = None
+    tag: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    parent_id: int | None = None
+    before_id: int | None = None
+
+
+async def insert_new(
+    connection: AsyncConnection, new: Sequence[NewTask], now: datetime, priority_step_seconds: float
+) -> tuple[list[int], set[int]]:
+    """Store `new` in one statement. Returns the id meant for each, and the ids that were really stored.
+
+    What was not stored collides with a `unique_key` or an `idempotency_key` of a row or of an earlier one in `new`.
+    """
+    ids = list(await next_task_ids(connection, len(new)))
+    rows = [_new_row(stored_task(task, id_, now, priority_step_seconds)) for task, id_ in zip(new, ids, strict=True)]
+    stored = await connection.scalars(_insert, {"rows": orjson.dumps(rows).decode()})
+    return ids, set(stored)
+
+
+def stored_task(task: NewTask, task_id: int, now: datetime, priority_step_seconds: float) -> Task:
+    """The row that `insert_new` makes of a submission, so that answering it needs no second look."""
+    waits = task.scheduled_at is not None and task.scheduled_at > now
+    ready_at = task.scheduled_at if waits and task.scheduled_at else now
+    return Task(
+        id=task_id,
+        status=Status.SCHEDULED if waits else Status.PENDING,
+        rank=rank_of(ready_at, task.priority, priority_step_seconds),
+        attempts=0,
+        lease=0,
+        created_at=now.replace(microsecond=now.microsecond // 1000 * 1000),
+        **{name: getattr(task, name) for name in _ASKED},
+    )
+
+
+def _new_row(task: Task) -> dict[str, Any]:
+    row = {name: getattr(task, name) for name in _new}
+    for name in ("created_at", "scheduled_at", "expires_at"):
+        row[name] = None if row[name] is None else to_milliseconds(row[name])
+    return row | {"tags": join_names(task.tags)}
+
+
+async def get_many(connection: AsyncConnection, ids: Collection[int]) -> dict[int, Task]:
+    """The tasks with these ids; an id that does not exist is simply missing."""
+    rows = await connection.execute(_get, {"rows": orjson.dumps([{"id": id_} for id_ in ids]).decode()})
+    return {row[0]: Task(*row) for row in rows}
+
+
+async def get_for_change(connection: AsyncConnection, task_id: int) -> Task | None:
+    """The task, locked until the transaction ends (on SQLite the whole store is)."""
+    row = (await connection.execute(select(*_WHOLE).where(tasks.c.id == task_id).with_for_update())).first()
+    return None if row is None else Task(*row)
+
+
+async def search(connection: AsyncConnection, wanted: TaskFilter, limit: int, *, whole_rows: bool) -> list[Task]:
+    """Up to `limit` tasks, newest first; without payload and result unless `whole_rows`."""
+    statement = select(*(_WHOLE if whole_rows else _SUMMARY)).where(*_conditions(wanted))
+    rows = await connection.execute(statement.order_by(tasks.c.id.desc()).limit(limit))
+    return [Task(*row) for row in rows]
+
+
+def _conditions(wanted: TaskFilter) -> list[ColumnExpressionArgument[bool]]:
+    conditions: list[ColumnExpressionArgument[bool]] = []
+    if wanted.statuses:
+        # Literals, not parameters, so that the planner can see that a partial index covers the question.
+        words = ", ".join(f"'{status}'" for status in wanted.statuses)
+        conditions.append(literal_column(f"status IN ({words})"))
+    for column, value in (
+        (tasks.c.task_type, wanted.task_type),
+        (tasks.c.queue, wanted.queue),
+        (tasks.c.parent_id, wanted.parent_id),
+    ):
+        if value is not None:
+            conditions.append(column == value)
+    if wanted.tag is not None:
+        conditions.append(tasks.c.tags.contains(f"|{wanted.tag}|", autoescape=True))
+    if wanted.created_after is not None:
+        conditions.append(tasks.c.created_at > wanted.created_after)
+    if wanted.created_before is not None:
+        conditions.append(tasks.c.created_at < wanted.created_before)
+    if wanted.before_id is not None:
+        conditions.append(tasks.c.id < wanted.before_id)
+    return conditions
+
+
+async def find_by_keys(
+    connection: AsyncConnection, idempotency_keys: Collection[str], unique_keys: Collection[str]
+) -> list[Task]:
+    """The tasks that own one of the idempotency keys, and the unfinished ones that hold one of the unique keys."""
+    holds_unique = tasks.c.unique_key.in_(unique_keys) & tasks.c.status.in_(UNFINISHED)
+    statement = select(*_WHOLE).where(or_(tasks.c.idempotency_key.in_(idempotency_keys), holds_unique))
+    return [Task(*row) for row in await connection.execute(statement)]
+
+
+async def edit_waiting(connection: AsyncConnection, task_id: int, values: dict[str, Any]) -> bool:
+    """Set columns of a task that still waits. False if it does not."""
+    statement = update(tasks).where(tasks.c.id == task_id, tasks.c.status.in_(WAITING)).values(values)
+    return (await connection.execute(statement)).rowcount == 1
+
+
+async def cancel_waiting(connection: AsyncConnection, task_id: int, now: datetime) -> bool:
+    """End a waiting task as cancelled. False if it does not wait."""
+    return await edit_waiting(
+        connection, task_id, {"status": Status.CANCELLED, "finished_at": now, "cancel_requested_at": now}
+    )
+
+
+async def request_cancel(connection: AsyncConnection, task_id: int, lease: int, now: datetime) -> bool:
+    """Ask the worker that holds `lease` to stop. False if it holds it no longer."""
+    statement = (
+        update(tasks)
+        .where(tasks.c.id == task_id, tasks.c.lease == lease, tasks.c.status == Status.RUNNING)
+        .values(cancel_requested_at=now)
+    )
+    return (await connection.execute(statement)).rowcount == 1
+
+
+async def make_ready_again(connection: AsyncConnection, task: Task, rank: int) -> bool:
+    """A person's retry: a fresh budget of attempts, ready now. The lease and the history stay."""
+    statement = (
+        update(tasks)
+        .where(tasks.c.id == task.id, tasks.c.status == task.status)
+        .values(
+            status=Status.PENDING,
+            attempts=0,
+            deaths=0,
+            rank=rank,
+            scheduled_at=None,
+            finished_at=None,
+            expires_at=None,
+            failure_reason=None,
+            cancel_requested_at=None,
+            progress=None,
+        )
+    )
+    return (await connection.execute(statement)).rowcount == 1
+
+
+async def delete_idle(connection: AsyncConnection, task_id: int) -> bool:
+    """Delete the task unless it runs; its history goes with it, its children stay. False if nothing was deleted."""
+    statement = delete(tasks).where(tasks.c.id == task_id, tasks.c.status != Status.RUNNING)
+    return (await connection.execute(statement)).rowcount == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What a watcher compares: if any of it differs, the task looks different to a client."""
+
+    status: Status
+    lease: int
+    attempts: int
+    rank: int
+    progress: str | None
+    cancel_requested_at: datetime | None
+
+
+_VERSION = tuple(tasks.c[name] for name in Version.__dataclass_fields__)
+_get_versions = select(tasks.c.id, *_VERSION).where(tasks.c.id.in_(select(whole(_given, "id")).select_from(_given)))
+
+
+def version_of(task: Task) -> Version:
+    """The version of a row that was read before."""
+    return Version(*(getattr(task, name) for name in Version.__dataclass_fields__))
+
+
+async def versions(connection: AsyncConnection, ids: Collection[int]) -> dict[int, Version]:
+    """The versions of these tasks now, without their payloads and results; an id that does not exist is missing."""
+    found = await connection.execute(_get_versions, {"rows": orjson.dumps([{"id": id_} for id_ in ids]).decode()})
+    return {row[0]: Version(*row[1:]) for row in found}

@@ -1,0 +1,55 @@
+"""Statements for who works: one row for each worker process, made at its start, beaten while it lives."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.core.task import JsonText
+from app.models.dialects import insert_or
+from app.models.tables import workers
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """A worker process. `id` is new at each start; `queues` empty means every queue; `running` is JSON text."""
+
+    id: str
+    name: str
+    host: str
+    pid: int
+    queues: tuple[str, ...]
+    task_types: tuple[str, ...]
+    slots: int
+    running: JsonText
+    state: str
+    started_at: datetime
+    beat_at: datetime
+
+
+_FIELDS = tuple(workers.c[name] for name in WorkerRow.__dataclass_fields__)
+
+
+async def save(connection: AsyncConnection, worker: WorkerRow) -> None:
+    """Insert the worker, or make its row as given."""
+    values = asdict(worker)
+    statement = insert_or(workers).values(values)
+    await connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
+
+
+async def listed(connection: AsyncConnection, beaten_after: datetime) -> Sequence[WorkerRow]:
+    """The workers heard of since `beaten_after`, oldest first."""
+    statement = select(*_FIELDS).where(workers.c.beat_at > beaten_after).order_by(workers.c.started_at, workers.c.id)
+    return [WorkerRow(*row) for row in await connection.execute(statement)]
+
+
+async def remove(connection: AsyncConnection, worker_id: str) -> None:
+    """Forget a worker that has stopped."""
+    await connection.execute(delete(workers).where(workers.c.id == worker_id))
+
+
+async def remove_silent(connection: AsyncConnection, beaten_before: datetime) -> int:
+    """Forget workers not heard of since `beaten_before`. Returns how many."""
+    return (await connection.execute(delete(workers).where(workers.c.beat_at < beaten_before))).rowcount
