@@ -1,0 +1,146 @@
+"""Upkeep that any process may do at any time, without a leader: each chore is idempotent and works in small batches."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from random import Random
+
+from app.core.clock import JumpDetector
+from app.core.errors import StoreUnavailable
+from app.core.events import (
+    ClockJumped,
+    EventBus,
+    StoreTroubled,
+    TasksExpired,
+    TasksPromoted,
+    TasksPruned,
+    TasksSettled,
+)
+from app.core.settings import Settings
+from app.core.task import Status, TaskError
+from app.models import queue as rows
+from app.models import workers as worker_rows
+from app.models.database import Database
+from app.services.queue import TaskQueue, settlement_of_expired
+
+BATCH = 500
+BREATH_SECONDS = 0.01
+"""Pause between two batches of one chore, in which others may write."""
+KEYS_LIVE = timedelta(hours=24)
+SILENT_WORKERS_LIVE = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """Something to do every `every_seconds`; `run` says whether it should be done again at once."""
+
+    name: str
+    every_seconds: float
+    run: Callable[[], Awaitable[bool]]
+
+
+class Chores:
+    """Promote due tasks, sweep lost leases, expire what never started, prune what is old, forget silent workers."""
+
+    def __init__(self, database: Database, queue: TaskQueue, bus: EventBus, settings: Settings, random: Random) -> None:
+        self._database = database
+        self._queue = queue
+        self._bus = bus
+        self._settings = settings
+        self._random = random
+        self._clock = database.clock()
+        self._jumps = JumpDetector()
+        self.all = (
+            Chore("promote", settings.poll_seconds, self.promote),
+            Chore("expire", settings.poll_seconds, self.expire),
+            Chore("sweep", settings.sweep_seconds, self.sweep),
+            Chore("prune", 60, self.prune),
+            Chore("forget workers", 600, self.forget_workers),
+        )
+
+    async def run(self) -> None:
+        """Do every chore at its interval until cancelled. Trouble with the store only delays them."""
+        async with asyncio.TaskGroup() as group:
+            for chore in self.all:
+                group.create_task(self._repeat(chore))
+
+    async def _repeat(self, chore: Chore) -> None:
+        while True:
+            # Jitter, so that many processes do not all look at the same moment.
+            await asyncio.sleep(chore.every_seconds * self._random.uniform(0.75, 1.25))
+            try:
+                again = await chore.run()
+                while again:
+                    await asyncio.sleep(BREATH_SECONDS)
+                    again = await chore.run()
+            except StoreUnavailable as error:
+                self._bus.publish(StoreTroubled(chore.name, str(error)))
+
+    async def promote(self) -> bool:
+        """Make due tasks ready. True if more may be due."""
+        now = self._clock()
+        async with self._database.read() as connection:
+            due_at = await rows.next_due(connection)
+        if due_at is None or due_at > now:
+            return False
+        async with self._database.write(durable=False) as connection:
+            queues = await rows.promote_due(connection, now, BATCH)
+        if queues:
+            self._bus.publish(TasksPromoted(len(queues), tuple(set(queues))))
+        return len(queues) == BATCH
+
+    async def sweep(self) -> bool:
+        """Take back leases that are over. Holds still for one lease after the wall clock jumped. True if more may be."""
+        if not self._clock_is_trusted():
+            return False
+        async with self._database.write() as connection:
+            decided = await self._queue.settle_expired(connection, BATCH, "the lease ran out; its worker died or froze")
+        if decided:
+            settlements = tuple(settlement_of_expired(task, change) for task, change in decided)
+            self._bus.publish(TasksSettled(None, settlements))
+        return len(decided) == BATCH
+
+    def _clock_is_trusted(self) -> bool:
+        wall, monotonic = self._clock().timestamp(), time.monotonic()
+        if self._jumps.observe(wall, monotonic):
+            self._bus.publish(ClockJumped(wall - time.time()))
+        return self._jumps.settled(monotonic, self._settings.lease_seconds)
+
+    async def expire(self) -> bool:
+        """Fail tasks that should have started by now. True if more may be over."""
+        now = self._clock()
+        async with self._database.read() as connection:
+            first = await rows.next_expiry(connection)
+        if first is None or first > now:
+            return False
+        error = rows.error_json(TaskError("Expired", "it had not started by expires_at", 0, now))
+        assert error is not None
+        async with self._database.write() as connection:
+            ids = await rows.expire_unstarted(connection, now, BATCH, error)
+        if ids:
+            self._bus.publish(TasksExpired(tuple(ids)))
+        return len(ids) == BATCH
+
+    async def prune(self) -> bool:
+        """Delete finished tasks beyond their retention, a batch of each kind. True if more may be old."""
+        now = self._clock()
+        counts = []
+        for status, kept_seconds in (
+            (Status.COMPLETED, self._settings.retention_completed_seconds),
+            (Status.FAILED, self._settings.retention_failed_seconds),
+            (Status.CANCELLED, self._settings.retention_failed_seconds),
+        ):
+            before = now - timedelta(seconds=kept_seconds)
+            async with self._database.write(durable=False) as connection:
+                counts.append(await rows.prune_finished(connection, status, before, now - KEYS_LIVE, BATCH))
+        if sum(counts):
+            self._bus.publish(TasksPruned(sum(counts)))
+        return max(counts) == BATCH
+
+    async def forget_workers(self) -> bool:
+        """Drop the rows of workers that have been silent for a day."""
+        async with self._database.write(durable=False) as connection:
+            await worker_rows.remove_silent(connection, self._clock() - SILENT_WORKERS_LIVE)
+        return False

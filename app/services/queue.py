@@ -1,0 +1,227 @@
+"""What workers may do with tasks: claim, renew, settle, report. A batch in each call, one transaction in each."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from random import Random
+
+from app.core import lifecycle
+from app.core.events import EventBus, LeasesRefused, Settlement, TaskProgressed, TasksClaimed, TasksSettled
+from app.core.lifecycle import Change, Completed, Outcome, Policy
+from app.core.retry import RetryPolicy
+from app.core.settings import Settings
+from app.core.task import TERMINAL, Attempt, ClaimedTask, JsonText, Status, Task
+from app.models import queue as rows
+from app.models.database import Connection, Database
+from app.models.queue import Completion, Head, Lease, Renewal
+from app.services.executors import ExecutorRegistry
+
+MOST_PAIRS = 64
+"""Pairs of queue and task type that one claim looks into; the ones whose first task has waited longest."""
+PROMOTED_A_CLAIM = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """One attempt that is over, as its worker saw it. `checkpointed`: it stored or was given checkpoints."""
+
+    task: ClaimedTask
+    outcome: Outcome
+    started_at: datetime
+    run_seconds: float | None = None
+    checkpointed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a worker could start now: up to `room` tasks of these pairs."""
+
+    pairs: tuple[tuple[str, str], ...]
+    room: int
+
+
+Choose = Callable[[Sequence[Head]], Sequence[Wish]]
+"""Given the first waiting task of every pair the worker serves, by rank, says what to claim. Pure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What came of one exchange: new work, checkpoints of earlier attempts by task id, and whether more waits."""
+
+    claimed: tuple[ClaimedTask, ...] = ()
+    checkpoints: dict[int, list[JsonText]] = field(default_factory=dict)
+    more_waits: bool = False
+
+
+class TaskQueue:
+    """The worker's side of the tasks. Nothing here knows processes; every write is fenced by the lease."""
+
+    def __init__(
+        self, database: Database, bus: EventBus, registry: ExecutorRegistry, settings: Settings, random: Random
+    ) -> None:
+        self._database = database
+        self._bus = bus
+        self._registry = registry
+        self._settings = settings
+        self._random = random
+        self._clock = database.clock()
+
+    async def exchange(
+        self,
+        worker_id: str,
+        ended: Sequence[Ended],
+        choose: Choose | None = None,
+        queues: Sequence[str] = (),
+    ) -> Exchange:
+        """Settle what ended and claim what may start, in one transaction. Raises StoreUnavailable; then nothing changed.
+
+        `choose` None claims nothing. `queues` empty means every queue. Late settles are refused quietly.
+        """
+        now = self._clock()
+        changes: list[Change] = []
+        exchange = Exchange()
+        async with self._database.write(durable=bool(ended)) as connection:
+            if ended:
+                changes = await self._settle(connection, worker_id, ended, now)
+            if choose is not None:
+                exchange = await self._claim(connection, worker_id, choose, queues, now)
+        self._tell(worker_id, ended, changes)
+        if exchange.claimed:
+            self._bus.publish(TasksClaimed(worker_id, exchange.claimed))
+        return exchange
+
+    async def renew(self, leases: Iterable[Lease]) -> list[Renewal]:
+        """Extend these leases; what does not come back is lost to us."""
+        until = self._clock() + timedelta(seconds=self._settings.lease_seconds)
+        async with self._database.write(durable=False) as connection:
+            return await rows.renew(connection, leases, until)
+
+    async def save_progress(self, progress: Sequence[tuple[int, int, JsonText]]) -> None:
+        """Store the newest (id, lease, progress) of running attempts."""
+        async with self._database.write(durable=False) as connection:
+            stored = await rows.save_progress(connection, progress)
+        if stored:
+            self._bus.publish(TaskProgressed(tuple(stored)))
+
+    async def add_checkpoint(self, task_id: int, lease: int, data: JsonText) -> bool:
+        """Store a checkpoint for the next attempt; returns after the commit. False when the lease is lost."""
+        async with self._database.write() as connection:
+            return await rows.add_checkpoint(connection, task_id, lease, data)
+
+    def policy(self, task_type: str) -> Policy:
+        """The rules for attempts of this type that go wrong: the executor's where it has any, else the settings'."""
+        executor = self._registry.get(task_type)
+        retry = executor.retry if executor else None
+        return Policy(
+            retry=retry or RetryPolicy(self._settings.retry_base_seconds, self._settings.retry_ceiling_seconds),
+            poison_after=self._settings.poison_after,
+            priority_step_seconds=self._settings.priority_step_seconds,
+        )
+
+    async def settle_expired(self, connection: Connection, limit: int, evidence: str) -> list[tuple[Task, Change]]:
+        """Take back up to `limit` leases that are over: decided and written in the caller's transaction."""
+        now = self._clock()
+        tasks = await rows.expired_leases(connection, now, limit)
+        decided = [(task, self._decide(task, lifecycle.Lost(evidence), now)) for task in tasks]
+        if decided:
+            await self._write(connection, decided, {task.id: "lost" for task in tasks})
+        return decided
+
+    async def _settle(
+        self, connection: Connection, worker_id: str, ended: Sequence[Ended], now: datetime
+    ) -> list[Change]:
+        completed = [one for one in ended if isinstance(one.outcome, Completed)]
+        others = {(one.task.id, one.task.lease): one for one in ended if not isinstance(one.outcome, Completed)}
+        changes: list[Change] = []
+        if completed:
+            written = await rows.complete(connection, [_completion(one) for one in completed], now)
+            changes += [_completed(one, now) for one in completed if one.task.id in written]
+        if others:
+            tasks = await rows.held(connection, others)
+            decided = [(task, self._decide(task, others[task.id, task.lease].outcome, now)) for task in tasks]
+            if decided:
+                await self._write(connection, decided, {one.task.id: one.outcome.word for one in others.values()})
+                changes += [change for _, change in decided]
+        over = {change.id for change in changes if change.status in TERMINAL}
+        dropped = [one.task.id for one in ended if one.checkpointed and one.task.id in over]
+        if dropped:
+            await rows.drop_checkpoints(connection, dropped)
+        return changes
+
+    def _decide(self, task: Task, outcome: Outcome, now: datetime) -> Change:
+        return lifecycle.settle(task, outcome, self.policy(task.task_type), now, self._random)
+
+    async def _write(
+        self, connection: Connection, decided: Sequence[tuple[Task, Change]], words: dict[int, str]
+    ) -> None:
+        written = await rows.apply(connection, [change for _, change in decided])
+        history = [_attempt(task, change, words[task.id]) for task, change in decided if change.id in written]
+        if history:
+            await rows.record_attempts(connection, history)
+
+    async def _claim(
+        self, connection: Connection, worker_id: str, choose: Choose, queues: Sequence[str], now: datetime
+    ) -> Exchange:
+        await rows.promote_due(connection, now, PROMOTED_A_CLAIM)
+        heads = [
+            head
+            for head in await rows.waiting_heads(connection)
+            if head.task_type in self._registry and (not queues or head.queue in queues)
+        ]
+        heads = sorted(heads, key=lambda head: head.rank)[:MOST_PAIRS]
+        until = now + timedelta(seconds=self._settings.lease_seconds)
+        claimed: list[ClaimedTask] = []
+        for wish in choose(heads) if heads else ():
+            claimed += await rows.claim(connection, wish.pairs, wish.room, worker_id, now, until)
+        again = [task.id for task in claimed if task.lease > 1]
+        checkpoints = await rows.checkpoints_of(connection, again) if again else {}
+        return Exchange(tuple(claimed), checkpoints, more_waits=bool(heads))
+
+    def _tell(self, worker_id: str, ended: Sequence[Ended], changes: Sequence[Change]) -> None:
+        by_lease = {(one.task.id, one.task.lease): one for one in ended}
+        settlements = [_settlement(by_lease.pop((change.id, change.lease)), change) for change in changes]
+        if settlements:
+            self._bus.publish(TasksSettled(worker_id, tuple(settlements)))
+        if by_lease:
+            self._bus.publish(LeasesRefused(worker_id, tuple(id_ for id_, _ in by_lease)))
+
+
+def _completion(one: Ended) -> Completion:
+    assert isinstance(one.outcome, Completed)
+    return Completion(one.task.id, one.task.lease, one.outcome.result, one.started_at)
+
+
+def _completed(one: Ended, now: datetime) -> Change:
+    """What the fast path wrote, for the listeners."""
+    return Change(
+        id=one.task.id,
+        lease=one.task.lease,
+        status=Status.COMPLETED,
+        attempts=one.task.attempt,
+        rank=one.task.rank,
+        at=now,
+        finished_at=now,
+    )
+
+
+def _settlement(one: Ended, change: Change) -> Settlement:
+    return Settlement(one.task.task_type, one.task.queue, one.task.attempt, one.outcome.word, change, one.run_seconds)
+
+
+def _attempt(task: Task, change: Change, outcome: str) -> Attempt:
+    return Attempt(
+        task_id=task.id,
+        lease=task.lease,
+        attempt=task.attempts,
+        outcome=outcome,
+        worker_id=task.worker_id,
+        started_at=task.started_at or change.at,
+        finished_at=max(change.at, task.started_at or change.at),
+        error=rows.error_json(change.error),
+        delay_seconds=change.delay_seconds,
+    )
+
+
+def settlement_of_expired(task: Task, change: Change) -> Settlement:
+    """What listeners hear of a lease that ran out."""
+    return Settlement(task.task_type, task.queue, task.attempts, "lost", change, None)

@@ -1,0 +1,165 @@
+"""What may be asked for: the shape of a submission, and how it becomes a `NewTask` with every default filled in."""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal, Self
+
+import orjson
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from app.core.clock import Clock
+from app.core.errors import InvalidRequest, PayloadInvalid, TooLarge, UnknownTaskType
+from app.core.settings import Settings
+from app.core.task import HIGHEST_PRIORITY, LARGEST_INTEGER, LOWEST_PRIORITY, PRIORITY_NAMES, JsonText, NewTask
+from app.services.executors import Executor, ExecutorRegistry
+
+FAR_FUTURE = timedelta(days=3650)
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+def _sensible(moment: datetime) -> datetime:
+    if not EARLIEST <= moment <= datetime.now(UTC) + FAR_FUTURE:
+        raise ValueError("must lie between the year 2000 and ten years from now")
+    return moment.astimezone(UTC)
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
+Key = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")]
+Priority = Annotated[int, Field(ge=LOWEST_PRIORITY, le=HIGHEST_PRIORITY)] | Literal["low", "normal", "high", "critical"]
+When = Annotated[AwareDatetime, AfterValidator(_sensible)]
+Tags = Annotated[list[Name], Field(max_length=20)]
+Metadata = Annotated[dict[str, Any], Field(max_length=50)]
+MaxAttempts = Annotated[int, Field(ge=1, le=1000)]
+
+MOST_METADATA_BYTES = 16 * 1024
+
+
+class Submission(BaseModel):
+    """One task as a client asks for it."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    task_type: Name = Field(description="Which executor does it; see GET /task-types.")
+    payload: dict[str, Any] = Field(default_factory=dict, description="Its input, in the shape its task type asks for.")
+    queue: Name | None = Field(None, description="Where it waits. Workers may serve only some queues.")
+    priority: Priority = Field(
+        0, description="-100 to 100, higher runs first; low, normal, high and critical mean -50, 0, 50 and 100."
+    )
+    scheduled_at: When | None = Field(None, description="Not before this moment (RFC 3339 with an offset).")
+    delay_seconds: float | None = Field(
+        None, ge=0, le=FAR_FUTURE.total_seconds(), allow_inf_nan=False, description="Not before this long from now."
+    )
+    expires_at: When | None = Field(None, description="Fails as expired if it has not started by then.")
+    max_attempts: MaxAttempts | None = Field(None, description="Runs it may have, the first included.")
+    timeout_seconds: float | None = Field(
+        None, gt=0, le=7 * 86400, allow_inf_nan=False, description="Time limit of one attempt."
+    )
+    unique_key: Key | None = Field(None, description="At most one unfinished task has it.")
+    tags: Tags = Field(default=[], description="Names to filter by.")
+    metadata: Metadata | None = Field(None, description="Anything of yours, up to 16 KiB; handed back as it is.")
+    parent_id: int | None = Field(None, ge=1, le=LARGEST_INTEGER, description="The task this one belongs to.")
+
+    @model_validator(mode="after")
+    def _one_moment(self) -> Self:
+        if self.scheduled_at is not None and self.delay_seconds is not None:
+            raise ValueError("give scheduled_at or delay_seconds, not both")
+        if len(set(self.tags)) != len(self.tags):
+            raise ValueError("tags must not repeat")
+        return self
+
+
+class Intake:
+    """Turns submissions into tasks that may be stored: finds the executor, checks the payload, fills in defaults."""
+
+    def __init__(self, registry: ExecutorRegistry, settings: Settings, clock: Clock) -> None:
+        self._registry = registry
+        self._settings = settings
+        self._clock = clock
+
+    def prepare(
+        self, submission: Submission, idempotency_key: str | None = None, location: Sequence[str | int] = ()
+    ) -> NewTask:
+        """The task to store. Raises InvalidRequest or TooLarge; faults are located below `location`."""
+        executor = self._executor(submission.task_type, location)
+        now = self._clock()
+        scheduled_at = self._scheduled_at(submission, now)
+        self._check_expiry(submission, scheduled_at or now, location)
+        return NewTask(
+            task_type=submission.task_type,
+            payload=self._payload(executor, submission.payload, location),
+            queue=submission.queue or self._settings.default_queue,
+            priority=priority_number(submission.priority),
+            max_attempts=submission.max_attempts or executor.max_attempts or self._settings.max_attempts,
+            timeout_seconds=float(
+                submission.timeout_seconds or executor.timeout_seconds or self._settings.timeout_seconds
+            ),
+            scheduled_at=scheduled_at,
+            expires_at=submission.expires_at,
+            unique_key=submission.unique_key,
+            idempotency_key=idempotency_key,
+            request_hash=_hash(submission) if idempotency_key else None,
+            parent_id=submission.parent_id,
+            tags=tuple(submission.tags),
+            metadata=metadata_text(submission.metadata, location),
+        )
+
+    def _executor(self, task_type: str, location: Sequence[str | int]) -> Executor:
+        executor = self._registry.get(task_type)
+        if executor is None:
+            raise UnknownTaskType(task_type, list(self._registry), list(location))
+        return executor
+
+    def _scheduled_at(self, submission: Submission, now: datetime) -> datetime | None:
+        if submission.delay_seconds:
+            return now + timedelta(seconds=submission.delay_seconds)
+        return submission.scheduled_at
+
+    def _check_expiry(self, submission: Submission, ready_at: datetime, location: Sequence[str | int]) -> None:
+        if submission.expires_at is not None and submission.expires_at <= max(ready_at, self._clock()):
+            _refuse("must be later than now and than scheduled_at", [*location, "expires_at"])
+
+    def _payload(self, executor: Executor, payload: dict[str, Any], location: Sequence[str | int]) -> JsonText:
+        text = orjson.dumps(payload)
+        if len(text) > self._settings.max_payload_bytes:
+            raise TooLarge("payload", self._settings.max_payload_bytes)
+        try:
+            # As JSON, like the runner does, so that both read dates, enumerations and bytes alike.
+            executor.payload.model_validate_json(text)
+        except ValidationError as error:
+            faults = located_faults(error, [*location, "payload"])
+            raise PayloadInvalid(f"The payload does not fit {executor.task_type}.", faults) from None
+        return JsonText(text.decode())
+
+
+def priority_number(priority: int | str) -> int:
+    """A priority by number or by name as a number."""
+    return PRIORITY_NAMES[priority] if isinstance(priority, str) else priority
+
+
+def metadata_text(metadata: dict[str, Any] | None, location: Sequence[str | int] = ()) -> JsonText | None:
+    """Metadata as it is stored. Raises InvalidRequest over 16 KiB."""
+    if metadata is None:
+        return None
+    text = orjson.dumps(metadata)
+    if len(text) > MOST_METADATA_BYTES:
+        _refuse(f"must be at most {MOST_METADATA_BYTES} bytes as JSON", [*location, "metadata"])
+    return JsonText(text.decode())
+
+
+def located_faults(error: ValidationError, location: Sequence[str | int]) -> list[dict[str, Any]]:
+    """Pydantic's findings as {"location", "message", "type"}, without the offending input."""
+    return [
+        {"location": [*location, *fault["loc"]], "message": fault["msg"], "type": fault["type"]}
+        for fault in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+
+
+def _refuse(message: str, location: list[str | int]) -> None:
+    raise InvalidRequest(
+        f"{location[-1]} {message}.", [{"location": location, "message": message, "type": "value_error"}]
+    )
+
+
+def _hash(submission: Submission) -> str:
+    return hashlib.sha256(orjson.dumps(submission.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -1,0 +1,228 @@
+"""What clients may do with tasks. Each call owns its transaction and publishes what happened after the commit."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from app.core.clock import Clock
+from app.core.errors import Conflict, IdempotencyMismatch, InvalidRequest, NotFound, UniqueKeyTaken
+from app.core.events import (
+    EventBus,
+    TaskCancelled,
+    TaskCancelRequested,
+    TaskDeleted,
+    TaskEdited,
+    TaskRetried,
+    TasksSubmitted,
+)
+from app.core.lifecycle import (
+    Edit,
+    edited,
+    ensure_cancellable,
+    ensure_deletable,
+    ensure_editable,
+    ensure_retryable,
+)
+from app.core.task import LARGEST_INTEGER, Attempt, NewTask, Status, Task, rank_of
+from app.models import attempts as attempt_rows
+from app.models import tasks as rows
+from app.models.database import Connection, Database
+from app.models.tasks import TaskFilter
+from app.services.batcher import Batcher
+
+ROWS_A_STATEMENT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The answer to a submission. `replayed`: the idempotency key had this task already, nothing new was stored."""
+
+    task: Task
+    replayed: bool = False
+
+
+class TaskService:
+    """Submit, look up, list, edit, cancel, retry and delete tasks."""
+
+    def __init__(self, database: Database, bus: EventBus, priority_step_seconds: float) -> None:
+        self._database = database
+        self._bus = bus
+        self._step = priority_step_seconds
+        self._clock: Clock = database.clock()
+        self._submissions: Batcher[NewTask, Submitted] = Batcher(self._store)
+        self._lookups: Batcher[int, Task] = Batcher(self._load)
+
+    async def close(self) -> None:
+        """Return when every call under way has been answered."""
+        await self._submissions.close()
+        await self._lookups.close()
+
+    async def submit(self, task: NewTask) -> Submitted:
+        """Store a task; returns after the commit. Raises UniqueKeyTaken, IdempotencyMismatch, InvalidRequest."""
+        return await self._submissions(task)
+
+    async def submit_all(self, tasks: Sequence[NewTask]) -> list[int]:
+        """Store all of `tasks` in one transaction, or none. Returns their ids in order. Raises as `submit` does."""
+        now = self._clock()
+        ids: list[int] = []
+        async with self._database.write() as connection:
+            orphans = await self._without_parent(connection, tasks)
+            if orphans:
+                raise _no_parent(tasks[min(orphans)].parent_id, ["tasks", min(orphans)])
+            for start in range(0, len(tasks), ROWS_A_STATEMENT):
+                chunk = tasks[start : start + ROWS_A_STATEMENT]
+                given, stored = await rows.insert_new(connection, chunk, now, self._step)
+                refused = [task for id_, task in zip(given, chunk, strict=True) if id_ not in stored]
+                if refused:
+                    raise _collision(refused[0], await self._owners(connection, refused))
+                ids += given
+        self._bus.publish(TasksSubmitted(tuple(ids), tuple(tasks)))
+        return ids
+
+    async def get(self, task_id: int) -> Task:
+        """The task as it is now. Raises NotFound."""
+        if not 0 < task_id <= LARGEST_INTEGER:
+            raise NotFound("task", task_id)
+        return await self._lookups(task_id)
+
+    async def search(self, wanted: TaskFilter, limit: int, *, whole_rows: bool) -> list[Task]:
+        """Up to `limit` tasks, newest first; payload and result are read only for `whole_rows`."""
+        async with self._database.read() as connection:
+            return await rows.search(connection, wanted, limit, whole_rows=whole_rows)
+
+    async def attempts(self, task_id: int) -> list[Attempt]:
+        """Every attempt of the task, oldest first; the running or completed one is read from the task itself."""
+        task = await self.get(task_id)
+        async with self._database.read() as connection:
+            history = await attempt_rows.of_task(connection, task_id)
+        current = _current_attempt(task)
+        if current is not None and all(one.lease != current.lease for one in history):
+            history.append(current)
+        return history
+
+    async def edit(self, task_id: int, edit: Edit) -> Task:
+        """Change a waiting task. Raises NotFound, Conflict, InvalidRequest."""
+        async with self._database.write() as connection:
+            task = await self._locked(connection, task_id)
+            ensure_editable(task)
+            values = edited(task, edit, self._clock(), self._step)
+            if values:
+                await rows.edit_waiting(connection, task_id, values)
+            task = await self._locked(connection, task_id)
+        self._bus.publish(TaskEdited(task))
+        return task
+
+    async def cancel(self, task_id: int) -> Task:
+        """End a waiting task, or ask a running one to stop. Raises NotFound, Conflict once it has ended otherwise."""
+        now = self._clock()
+        async with self._database.write() as connection:
+            before = await self._locked(connection, task_id)
+            ensure_cancellable(before)
+            if before.status is Status.RUNNING and before.cancel_requested_at is None:
+                await rows.request_cancel(connection, task_id, before.lease, now)
+            elif not before.finished:
+                await rows.cancel_waiting(connection, task_id, now)
+            task = await self._locked(connection, task_id)
+        if before.status is Status.RUNNING:
+            self._bus.publish(TaskCancelRequested(task))
+        elif not before.finished:
+            self._bus.publish(TaskCancelled(task))
+        return task
+
+    async def retry(self, task_id: int) -> Task:
+        """Run a failed or cancelled task again, now, with a fresh budget. Raises NotFound, Conflict, UniqueKeyTaken."""
+        now = self._clock()
+        async with self._database.write() as connection:
+            task = await self._locked(connection, task_id)
+            ensure_retryable(task)
+            if task.unique_key is not None:
+                for holder in await rows.find_by_keys(connection, [], [task.unique_key]):
+                    raise UniqueKeyTaken(task.unique_key, holder.id, task.status)
+            await rows.make_ready_again(connection, task, rank_of(now, task.priority, self._step))
+            task = await self._locked(connection, task_id)
+        self._bus.publish(TaskRetried(task))
+        return task
+
+    async def delete(self, task_id: int) -> None:
+        """Delete a task that does not run, with its history. Raises NotFound, Conflict."""
+        async with self._database.write() as connection:
+            task = await self._locked(connection, task_id)
+            ensure_deletable(task)
+            await rows.delete_idle(connection, task_id)
+        self._bus.publish(TaskDeleted(task))
+
+    async def _locked(self, connection: Connection, task_id: int) -> Task:
+        task = await rows.get_for_change(connection, task_id) if 0 < task_id <= LARGEST_INTEGER else None
+        if task is None:
+            raise NotFound("task", task_id)
+        return task
+
+    async def _load(self, ids: Sequence[int]) -> list[Task | Exception]:
+        async with self._database.read() as connection:
+            found = await rows.get_many(connection, set(ids))
+        return [found.get(id_) or NotFound("task", id_) for id_ in ids]
+
+    async def _store(self, tasks: Sequence[NewTask]) -> list[Submitted | Exception]:
+        now = self._clock()
+        async with self._database.write() as connection:
+            orphans = await self._without_parent(connection, tasks)
+            sound = [task for place, task in enumerate(tasks) if place not in orphans]
+            given, stored = await rows.insert_new(connection, sound, now, self._step) if sound else ([], set())
+            refused = [task for id_, task in zip(given, sound, strict=True) if id_ not in stored]
+            owners = await self._owners(connection, refused) if refused else []
+        if stored:
+            pairs = [pair for pair in zip(given, sound, strict=True) if pair[0] in stored]
+            self._bus.publish(TasksSubmitted(tuple(id_ for id_, _ in pairs), tuple(task for _, task in pairs)))
+        ids = iter(given)
+        answers: list[Submitted | Exception] = []
+        for place, task in enumerate(tasks):
+            if place in orphans:
+                answers.append(_no_parent(task.parent_id, []))
+                continue
+            id_ = next(ids)
+            fresh = id_ in stored
+            answers.append(Submitted(rows.stored_task(task, id_, now, self._step)) if fresh else _judge(task, owners))
+        return answers
+
+    async def _without_parent(self, connection: Connection, tasks: Sequence[NewTask]) -> set[int]:
+        """Places in `tasks` whose parent does not exist."""
+        wanted = {task.parent_id for task in tasks if task.parent_id is not None}
+        if not wanted:
+            return set()
+        found = await rows.get_many(connection, wanted)
+        return {place for place, task in enumerate(tasks) if task.parent_id and task.parent_id not in found}
+
+    async def _owners(self, connection: Connection, refused: Iterable[NewTask]) -> list[Task]:
+        idempotency_keys = {task.idempotency_key for task in refused if task.idempotency_key}
+        unique_keys = {task.unique_key for task in refused if task.unique_key}
+        return await rows.find_by_keys(connection, idempotency_keys, unique_keys)
+
+
+def _judge(refused: NewTask, owners: Sequence[Task]) -> Submitted | Exception:
+    """What a submission gets that collided: the task its idempotency key already made, or why not."""
+    for owner in owners:
+        if refused.idempotency_key is not None and owner.idempotency_key == refused.idempotency_key:
+            if owner.request_hash == refused.request_hash:
+                return Submitted(owner, replayed=True)
+            return IdempotencyMismatch(refused.idempotency_key, owner.id)
+    return _collision(refused, owners)
+
+
+def _collision(refused: NewTask, owners: Sequence[Task]) -> Conflict:
+    for owner in owners:
+        if refused.unique_key is not None and owner.unique_key == refused.unique_key:
+            return UniqueKeyTaken(refused.unique_key, owner.id, owner.status)
+    return Conflict("The task collides with another one.")
+
+
+def _no_parent(parent_id: int | None, location: list[str | int]) -> InvalidRequest:
+    message = f"There is no task {parent_id} to be the parent."
+    fault: dict[str, Any] = {"location": [*location, "parent_id"], "message": message, "type": "unknown_parent"}
+    return InvalidRequest(message, [fault])
+
+
+def _current_attempt(task: Task) -> Attempt | None:
+    if task.status not in (Status.RUNNING, Status.COMPLETED) or task.started_at is None:
+        return None
+    outcome: Literal["completed"] | None = "completed" if task.status is Status.COMPLETED else None
+    return Attempt(task.id, task.lease, task.attempts, outcome, task.worker_id, task.started_at, task.finished_at)
