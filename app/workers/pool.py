@@ -1,0 +1,354 @@
+"""`RunnerPool`: the worker's runners. Places claimed attempts, watches their clocks, says how each one ended."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from app.core import slots
+from app.core.clock import Clock
+from app.core.events import EventBus, RunnerDied, RunnerStarted
+from app.core.lifecycle import Cancelled, Completed, Errored, Lost, Outcome, Released, Snoozed, TimedOut
+from app.core.slots import Kind
+from app.core.task import ClaimedTask, JsonText
+from app.models.queue import Head, Lease
+from app.services.executors import ExecutorRegistry
+from app.services.queue import Ended, Wish
+from app.workers.process import Given, RunnerProcess
+
+TIME_LIMIT = "the time limit is up"
+CANCEL = "the task was cancelled"
+LEASE_LOST = "the lease was lost"
+SHUTDOWN = "the worker is stopping"
+
+PATIENCE_SECONDS = 1.0
+"""What was claimed ahead and has not begun after this long is given back for others to run."""
+QUICK_DEATH_SECONDS = 2.0
+LONGEST_PAUSE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """How many runners, how many `async def` attempts in each, and how they are treated."""
+
+    processes: int
+    concurrency: int
+    modules: tuple[str, ...]
+    stop_grace_seconds: float
+    max_result_bytes: int
+
+
+class RunnerPool:
+    """Owns the runner processes. What ended is in `ended`, the newest progress in `progress`; `wake` tells the worker."""
+
+    def __init__(
+        self,
+        options: PoolOptions,
+        registry: ExecutorRegistry,
+        bus: EventBus,
+        clock: Clock,
+        worker_id: str,
+        wake: Callable[[], None],
+        store_checkpoint: Callable[[int, int, JsonText], Awaitable[bool]],
+    ) -> None:
+        self._options = options
+        self._registry = registry
+        self._bus = bus
+        self._clock = clock
+        self._worker_id = worker_id
+        self._wake = wake
+        self._store_checkpoint = store_checkpoint
+        self._runners: list[RunnerProcess] = []
+        self._waiting: list[Given] = []
+        self._means: dict[str, float] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._pause_seconds = 0.0
+        self._closing = False
+        self._log = structlog.get_logger("app.executor")
+        self.ended: list[Ended] = []
+        self.progress: dict[Lease, JsonText] = {}
+        self.broken: str | None = None
+
+    async def open(self) -> None:
+        """Start every runner; they become ready on their own."""
+        for _ in range(self._options.processes):
+            await self._start_runner()
+
+    async def close(self) -> None:
+        """Kill what is left, at once. Attempts still inside end as released."""
+        self._closing = True
+        for runner in self._runners:
+            for given in runner.given.values():
+                given.stop_reason = given.stop_reason or SHUTDOWN
+            runner.kill()
+        for task in [*self._background, *(asyncio.create_task(runner.ended()) for runner in self._runners)]:
+            await asyncio.gather(task, return_exceptions=True)
+        self._release_waiting()
+
+    def wishes(self, heads: Sequence[Head]) -> list[Wish]:
+        """What could be claimed now, given the first waiting task of each pair by rank."""
+        kinds = [self._kind(head.task_type) for head in heads]
+        room = slots.room(
+            [runner.load for runner in self._runners],
+            kinds,
+            plain_depth=1 + self._ahead(heads, "plain"),
+            shared_depth=self._options.concurrency + self._ahead(heads, "shared"),
+            waiting_alone=sum(given.task.runs_alone for given in self._waiting),
+        )
+        wishes = []
+        for kind, places in (("plain", room.plain), ("shared", room.shared)):
+            pairs = tuple((head.queue, head.task_type) for head, its in zip(heads, kinds, strict=True) if its == kind)
+            if pairs and places:
+                wishes.append(Wish(pairs, places))
+        return wishes
+
+    @property
+    def has_room(self) -> bool:
+        """False when no runner could take anything, whatever waits: then the store need not be asked."""
+        plain_depth = 1 + slots.ahead(self._quickest("plain"))
+        shared_depth = self._options.concurrency + slots.ahead(self._quickest("shared"))
+        room = slots.room(
+            [runner.load for runner in self._runners],
+            ("plain", "shared"),
+            plain_depth=plain_depth,
+            shared_depth=shared_depth,
+        )
+        return room.plain > 0 or room.shared > 0
+
+    def place(self, claimed: Sequence[ClaimedTask], checkpoints: dict[int, list[JsonText]]) -> None:
+        """Give claimed attempts to runners, lowest rank first; what finds no place waits here a moment."""
+        for task in claimed:
+            stored = checkpoints.get(task.id, [])
+            self._waiting.append(
+                Given(task, self._kind(task.task_type), stored, time.monotonic(), checkpointed=bool(stored))
+            )
+        self._place_waiting()
+
+    def leases(self) -> list[Lease]:
+        """Every lease that must be kept alive: running, waiting here, or ended and not yet settled."""
+        return [
+            *(given.key for given in self._all_given()),
+            *(given.key for given in self._waiting),
+            *((one.task.id, one.task.lease) for one in self.ended),
+        ]
+
+    def running(self) -> list[Given]:
+        """What is in the runners now."""
+        return list(self._all_given())
+
+    def stop(self, leases: set[Lease], reason: str) -> None:
+        """Ask these attempts to end; those that do not within the grace are killed. A lost one reports nothing."""
+        kill_at = time.monotonic() + self._options.stop_grace_seconds
+        for runner in self._runners:
+            runner.stop([given for key, given in runner.given.items() if key in leases], reason, kill_at)
+        for given in [given for given in self._waiting if given.key in leases]:
+            self._waiting.remove(given)
+            given.stop_reason = reason
+            self._end(given, _outcome_of_stop(given), None)
+
+    def abandon(self, leases: set[Lease]) -> None:
+        """Kill the runners of these attempts now: others may have the tasks any moment."""
+        for runner in self._runners:
+            for key, given in runner.given.items():
+                if key in leases:
+                    given.stop_reason = LEASE_LOST
+                    runner.kill(given)
+
+    def give_back_unstarted(self) -> None:
+        """Hand back everything that has not begun."""
+        for runner in self._runners:
+            runner.recall()
+        self._release_waiting()
+
+    def tick(self) -> None:
+        """Look at the clocks: time limits, graces, attempts that wait behind something slow."""
+        now = time.monotonic()
+        for runner in self._runners:
+            self._enforce(runner, now)
+            if any(given.began is None and now - given.given_at > PATIENCE_SECONDS for given in runner.given.values()):
+                runner.recall()
+        self._place_waiting()
+        self._release_waiting(lambda given: not given.task.runs_alone and now - given.given_at > PATIENCE_SECONDS)
+
+    # What runners say.
+
+    def heard(self, runner: RunnerProcess, message: dict[str, Any]) -> None:
+        if "ready" in message:
+            runner.ready, self._pause_seconds = True, 0.0
+            self._bus.publish(RunnerStarted(self._worker_id, runner.pid))
+            self._wake()
+        if "broken" in message:
+            self.broken = message["broken"]
+            self._wake()
+        now = time.monotonic()
+        for id_, lease, ago in message.get("running", ()):
+            if given := runner.given.get((id_, lease)):
+                given.began = now - ago
+        for id_, lease, text in message.get("progress", ()):
+            if (id_, lease) in runner.given:
+                self.progress[id_, lease] = JsonText(text)
+        for id_, lease, text, fields in message.get("log", ()):
+            self._log.info(text, task=id_, lease=lease, fields=fields)
+        for number, id_, lease, data in message.get("checkpoint", ()):
+            self._in_background(self._checkpoint(runner, number, id_, lease, JsonText(data)))
+        for id_, lease, seconds, *words in message.get("done", ()):
+            if given := runner.take((id_, lease)):
+                self._learn(given.task.task_type, seconds)
+                self._end(given, _outcome(given, words), seconds)
+        for id_, lease in message.get("returned", ()):
+            if given := runner.take((id_, lease)):
+                self._end(given, Released("it had not begun"), None)
+        if "done" in message or "returned" in message:
+            self._place_waiting()
+            self._wake()
+
+    def gone(self, runner: RunnerProcess, evidence: str) -> None:
+        inside = list(runner.given.values())
+        runner.given.clear()
+        self._runners.remove(runner)
+        if runner.guilty is None and not self._closing:
+            self._bus.publish(RunnerDied(self._worker_id, runner.pid, evidence, len(inside)))
+        for given in inside:
+            self._end(given, self._outcome_of_death(runner, given, evidence, alone=len(inside) == 1), None)
+        if not self._closing:
+            self._in_background(self._replace(runner))
+        self._wake()
+
+    def _outcome_of_death(self, runner: RunnerProcess, given: Given, evidence: str, *, alone: bool) -> Outcome | None:
+        if given.stop_reason is not None:
+            return _outcome_of_stop(given)
+        if runner.guilty is not None:
+            return Released("another attempt in its runner had to be killed")
+        if alone:
+            return Lost(evidence)
+        # Which of them did it is not known: each runs alone next time, and only then is a death charged.
+        return Released(f"{evidence} with several attempts inside", runs_alone=True)
+
+    async def _checkpoint(self, runner: RunnerProcess, number: int, id_: int, lease: int, data: JsonText) -> None:
+        if given := runner.given.get((id_, lease)):
+            given.checkpointed = True
+        runner.acknowledge(number, await self._store_checkpoint(id_, lease, data))
+
+    # Placing.
+
+    def _place_waiting(self) -> None:
+        batches: dict[RunnerProcess, list[Given]] = {}
+        for given in list(self._waiting):
+            runner = self._runner_for(given)
+            if runner is None:
+                continue
+            self._waiting.remove(given)
+            # Entered one by one, so that the next choice sees this one; said in one frame below.
+            runner.given[given.key] = given
+            batches.setdefault(runner, []).append(given)
+        for runner, batch in batches.items():
+            runner.give(batch)
+
+    def _runner_for(self, given: Given) -> RunnerProcess | None:
+        if given.task.runs_alone:
+            return next((runner for runner in self._runners if runner.load.idle), None)
+        fitting = [runner for runner in self._runners if self._fits(runner, given.kind)]
+        return min(fitting, key=lambda runner: len(runner.given), default=None)
+
+    def _fits(self, runner: RunnerProcess, kind: Kind) -> bool:
+        load = runner.load
+        if load.reserved:
+            return False
+        if kind == "plain":
+            return not load.shared and load.plain <= slots.MOST_AHEAD
+        return not load.plain and load.shared < self._options.concurrency + slots.MOST_AHEAD
+
+    def _release_waiting(self, which: Callable[[Given], bool] = lambda _: True) -> None:
+        for given in [given for given in self._waiting if which(given)]:
+            self._waiting.remove(given)
+            self._end(given, Released("no runner was free"), None)
+
+    # Clocks.
+
+    def _enforce(self, runner: RunnerProcess, now: float) -> None:
+        for given in list(runner.given.values()):
+            if given.kill_at is not None and now >= given.kill_at:
+                runner.kill(given)
+                return
+            if given.began is not None and now - given.began >= given.task.timeout_seconds:
+                runner.stop([given], TIME_LIMIT, now + self._options.stop_grace_seconds)
+
+    def _kind(self, task_type: str) -> Kind:
+        return "shared" if self._registry[task_type].shares_runner else "plain"
+
+    def _ahead(self, heads: Sequence[Head], kind: Kind) -> int:
+        means = [self._means.get(head.task_type) for head in heads if self._kind(head.task_type) == kind]
+        known = [mean for mean in means if mean is not None]
+        return slots.ahead(max(known)) if known and len(known) == len(means) else 0
+
+    def _quickest(self, kind: Kind) -> float | None:
+        return min((mean for task_type, mean in self._means.items() if self._kind(task_type) == kind), default=None)
+
+    def _learn(self, task_type: str, seconds: float) -> None:
+        mean = self._means.get(task_type)
+        self._means[task_type] = seconds if mean is None else 0.8 * mean + 0.2 * seconds
+
+    # Ends and beginnings.
+
+    def _end(self, given: Given, outcome: Outcome | None, seconds: float | None) -> None:
+        if outcome is None:  # the lease is lost: nothing we say about it counts
+            self.progress.pop(given.key, None)
+            return
+        now = self._clock()
+        started_at = now - timedelta(seconds=seconds or 0.0)
+        self.ended.append(Ended(given.task, outcome, started_at, seconds, given.checkpointed))
+
+    def _all_given(self) -> Iterator[Given]:
+        for runner in self._runners:
+            yield from runner.given.values()
+
+    async def _start_runner(self) -> None:
+        runner = RunnerProcess(self)
+        self._runners.append(runner)
+        options = self._options
+        await runner.start(options.modules, options.concurrency, options.max_result_bytes)
+
+    async def _replace(self, dead: RunnerProcess) -> None:
+        # One that dies as soon as it starts would otherwise be started again for ever, at full speed.
+        if not dead.ready or time.monotonic() - dead.started_at < QUICK_DEATH_SECONDS:
+            await asyncio.sleep(self._pause_seconds)
+            self._pause_seconds = min(LONGEST_PAUSE_SECONDS, max(0.1, 2 * self._pause_seconds))
+        if not self._closing:
+            await self._start_runner()
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+def _outcome(given: Given, words: Sequence[Any]) -> Outcome | None:
+    """The outcome a runner reported. Completion wins over a stop; any other end after a stop is the stop's."""
+    word, *details = words
+    if word == "completed":
+        return Completed(JsonText(details[0]))
+    if given.stop_reason is not None:
+        return _outcome_of_stop(given)
+    match word:
+        case "snoozed":
+            return Snoozed(*details)
+        case "cancelled":
+            return Cancelled(*details)
+        case "error":
+            return Errored(*details)
+        case _:
+            return Errored("ProtocolError", f"the runner reported {word!r}")
+
+
+def _outcome_of_stop(given: Given) -> Outcome | None:
+    if given.stop_reason == TIME_LIMIT:
+        return TimedOut(given.task.timeout_seconds)
+    if given.stop_reason == CANCEL:
+        return Cancelled("cancelled on request")
+    if given.stop_reason == SHUTDOWN:
+        return Released("the worker stopped")
+    return None

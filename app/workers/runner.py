@@ -1,0 +1,361 @@
+"""The child process that runs user code. Started by the worker as `python -m app.workers.runner FD`.
+
+The main thread does nothing but run executors: a plain one has it to itself; `async def` ones share an event loop on
+it. A second thread, the wire, talks to the worker, so that stop requests, progress and finished work go through while
+user code computes. Whatever happens here can only cost the attempts inside.
+
+What follows an outcome in `done`: completed, result as JSON text · error, type, message, traceback, retryable, after
+seconds or null · snoozed, seconds, message · cancelled, message · stopped, reason.
+"""
+
+import asyncio
+import ctypes
+import os
+import queue
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from app.core.errors import PluginError
+from app.services.executors import (
+    Cancel,
+    Context,
+    Executor,
+    ExecutorRegistry,
+    Fail,
+    Retry,
+    Snooze,
+    StopRequested,
+    load_executors,
+)
+from app.workers.frames import FrameBuffer, encode
+from app.workers.results import Unstorable, described, result_text, storable
+
+TICK_SECONDS = 0.02
+"""How often the wire reports while something runs: bounds how late progress and a start are known."""
+BATCH_SECONDS = 0.002
+"""Finished attempts are held back this long when more short ones follow, so that one frame carries many."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(slots=True)
+class Job:
+    """One attempt inside this runner."""
+
+    id: int
+    lease: int
+    executor: Executor
+    payload: str
+    context: Context
+    task: asyncio.Task[None] | None = None
+    began: float = 0.0
+
+
+class Wire:
+    """The runner's end of the socket: collects what is to be said and says it in as few frames as it can."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self._lock = threading.Lock()
+        self._sending = threading.Lock()
+        self._lists: dict[str, list[Any]] = {}
+        self._running: dict[tuple[int, int], float] = {}
+        self._progress: dict[tuple[int, int], str] = {}
+        self._said_at = time.monotonic()
+
+    def began(self, job: Job) -> None:
+        with self._lock:
+            self._running[job.id, job.lease] = job.began
+
+    def ended(self, job: Job, *outcome: Any) -> None:
+        with self._lock:
+            self._running.pop((job.id, job.lease), None)
+            seconds = time.monotonic() - job.began
+            self._lists.setdefault("done", []).append([job.id, job.lease, seconds, *outcome])
+
+    def progress(self, id_: int, lease: int, text: str) -> None:
+        with self._lock:
+            self._progress[id_, lease] = text
+
+    def add(self, kind: str, entry: Any) -> None:
+        with self._lock:
+            self._lists.setdefault(kind, []).append(entry)
+
+    @property
+    def overdue(self) -> bool:
+        return time.monotonic() - self._said_at > BATCH_SECONDS
+
+    def flush(self) -> None:
+        """Say everything that has gathered. Blocks while the worker does not read; that is the back-pressure."""
+        with self._sending:
+            with self._lock:
+                message: dict[str, Any] = self._lists
+                if self._running:
+                    now = time.monotonic()
+                    message["running"] = [[*key, now - began] for key, began in self._running.items()]
+                if self._progress:
+                    message["progress"] = [[*key, text] for key, text in self._progress.items()]
+                self._lists, self._running, self._progress = {}, {}, {}
+                self._said_at = time.monotonic()
+            if message:
+                self.connection.sendall(encode(message))
+
+
+class JobReports:
+    """Where the context of one job reports to."""
+
+    def __init__(self, runner: "Runner", id_: int, lease: int) -> None:
+        self._runner = runner
+        self._key = (id_, lease)
+
+    def progress(self, percent: float | None, message: str | None, data: Any) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        message = None if message is None else storable(str(message), 500)
+        text = result_text({"percent": percent, "message": message, "data": data, "updated_at": now}, 16 * 1024)
+        self._runner.wire.progress(*self._key, text)
+
+    def log(self, message: str, fields: dict[str, Any]) -> None:
+        text = storable(str(message), 2000)
+        shown = {storable(str(key), 64): storable(str(value), 500) for key, value in fields.items()}
+        self._runner.wire.add("log", [*self._key, text, shown])
+
+    def checkpoint(self, data: Any) -> "Future[bool]":
+        return self._runner.checkpoint(*self._key, result_text(data, self._runner.max_result_bytes))
+
+
+class Runner:
+    """Runs jobs on the main thread until the worker hangs up."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.wire = Wire(connection)
+        self.max_result_bytes = 0
+        self._concurrency = 1
+        self._registry = ExecutorRegistry({})
+        self._inbox: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._held: deque[Job] = deque()
+        self._jobs: dict[tuple[int, int], Job] = {}
+        self._checkpoints: dict[int, Future[bool]] = {}
+        self._numbers = iter(range(sys.maxsize))
+        self._active: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # On the main thread.
+
+    def serve(self) -> None:
+        """Run what comes, for ever; the wire ends the process when the worker is gone."""
+        with asyncio.Runner() as loops:
+            while True:
+                job = self._inbox.get()
+                if job.executor.shares_runner:
+                    loops.run(self._share(job))
+                else:
+                    self._run_plain(job)
+
+    def _run_plain(self, job: Job) -> None:
+        self._begin(job)
+        try:
+            payload = self._payload(job)
+            outcome = self._completed(job.executor.function(payload, job.context))
+        except BaseException as error:  # user code may raise anything, SystemExit included
+            outcome = self._outcome_of(error, job)
+        self._end(job, outcome)
+        if self._inbox.empty() or self.wire.overdue:
+            self.wire.flush()
+
+    async def _share(self, first: Job) -> None:
+        """Run `async def` jobs side by side until none is left."""
+        self._loop = asyncio.get_running_loop()
+        self._held.append(first)
+        self._start_held()
+        while self._active:
+            await asyncio.wait(self._active, return_when=asyncio.FIRST_COMPLETED)
+            self._start_held()
+            self.wire.flush()
+        self._loop = None
+
+    def _start_held(self) -> None:
+        # The wire may take jobs back at the same moment, so looking first and taking then would not do.
+        while (job := _taken(self._inbox.get_nowait)) is not None:
+            self._held.append(job)
+        while len(self._active) < self._concurrency and (job := _taken(self._held.popleft)) is not None:
+            job.task = asyncio.create_task(self._run_shared(job))
+            self._active.add(job.task)
+            job.task.add_done_callback(self._active.discard)
+
+    async def _run_shared(self, job: Job) -> None:
+        self._begin(job)
+        try:
+            payload = self._payload(job)
+            outcome = self._completed(await job.executor.function(payload, job.context))
+        except BaseException as error:
+            outcome = self._outcome_of(error, job)
+        self._end(job, outcome)
+
+    def _begin(self, job: Job) -> None:
+        job.began = time.monotonic()
+        self.wire.began(job)
+
+    def _payload(self, job: Job) -> BaseModel:
+        if job.context.cancelled:  # told to stop before it began
+            raise StopRequested(str(job.context.stop_reason))
+        return job.executor.payload.model_validate_json(job.payload)
+
+    def _end(self, job: Job, outcome: list[Any]) -> None:
+        self._jobs.pop((job.id, job.lease), None)
+        self.wire.ended(job, *outcome)
+
+    def _completed(self, value: Any) -> list[Any]:
+        return ["completed", result_text(value, self.max_result_bytes)]
+
+    def _outcome_of(self, error: BaseException, job: Job) -> list[Any]:
+        if job.context.cancelled and isinstance(error, (StopRequested, asyncio.CancelledError)):
+            return ["stopped", job.context.stop_reason]
+        match error:
+            case Snooze():
+                return ["snoozed", _seconds(error.after), storable(str(error), 500)]
+            case Cancel():
+                return ["cancelled", storable(str(error), 500) or "the executor cancelled the task"]
+            case Retry():
+                return ["error", *described(error), True, _seconds(error.after)]
+            case Fail() | Unstorable() | ValidationError():
+                return ["error", *described(error), False, None]
+            case _:
+                return ["error", *described(error), True, None]
+
+    def checkpoint(self, id_: int, lease: int, text: str) -> "Future[bool]":
+        """Send a checkpoint at once."""
+        number = next(self._numbers)
+        stored = self._checkpoints[number] = Future()
+        self.wire.add("checkpoint", [number, id_, lease, text])
+        self.wire.flush()
+        return stored
+
+    # On the wire's thread.
+
+    def listen(self) -> None:
+        """Read what the worker says, and report while something runs. Ends the process when the worker has gone."""
+        try:
+            self._listen()
+        except BaseException:
+            # Without its wire a runner is deaf; dying at once lets the worker start another.
+            traceback.print_exc()
+            os._exit(1)
+
+    def _listen(self) -> None:
+        frames = FrameBuffer()
+        poller = select.poll()
+        poller.register(self.wire.connection, select.POLLIN)
+        while True:
+            if poller.poll(TICK_SECONDS * 1000 if self._jobs else None):
+                chunk = self.wire.connection.recv(1 << 18)
+                if not chunk:
+                    os._exit(0)
+                for message in frames.feed(chunk):
+                    self._obey(message)
+            else:
+                self.wire.flush()
+
+    def _obey(self, message: dict[str, Any]) -> None:
+        if "start" in message:
+            self._start(**message["start"])
+        for entry in message.get("run", ()):
+            self._accept(*entry)
+        for id_, lease, reason in message.get("stop", ()):
+            self._stop(id_, lease, reason)
+        for number, stored in message.get("stored", ()):
+            self._checkpoints.pop(number).set_result(stored)
+        if message.get("recall"):
+            self._give_back()
+        if self._loop is not None and "run" in message:
+            self._loop.call_soon_threadsafe(self._start_held)
+
+    def _start(self, modules: list[str], concurrency: int, max_result_bytes: int) -> None:
+        self._concurrency, self.max_result_bytes = concurrency, max_result_bytes
+        try:
+            self._registry = load_executors(modules)
+            self.wire.connection.sendall(encode({"ready": True}))
+        except PluginError as error:
+            self.wire.connection.sendall(encode({"broken": str(error)}))
+
+    def _accept(
+        self,
+        id_: int,
+        lease: int,
+        task_type: str,
+        payload: str,
+        attempt: int,
+        timeout_seconds: float,
+        checkpoints: list[str],
+    ) -> None:
+        context = Context(
+            task_id=id_,
+            attempt=attempt,
+            deadline=datetime.now(UTC) + timedelta(seconds=timeout_seconds),
+            checkpoints=[orjson.loads(text) for text in checkpoints],
+            reports=JobReports(self, id_, lease),
+        )
+        job = Job(id_, lease, self._registry[task_type], payload, context)
+        self._jobs[id_, lease] = job
+        self._inbox.put(job)
+
+    def _stop(self, id_: int, lease: int, reason: str) -> None:
+        job = self._jobs.get((id_, lease))
+        if job is None:
+            return
+        job.context.stop(reason)
+        if job.task is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(job.task.cancel)
+
+    def _give_back(self) -> None:
+        for take in (self._inbox.get_nowait, self._held.popleft):
+            while (job := _taken(take)) is not None:
+                self._jobs.pop((job.id, job.lease), None)
+                self.wire.add("returned", [job.id, job.lease])
+        self.wire.flush()
+
+
+def _taken(take: Callable[[], Job]) -> Job | None:
+    try:
+        return take()
+    except (queue.Empty, IndexError):
+        return None
+
+
+def _seconds(after: float) -> float:
+    """A wait a user asked for, kept between now and ten years."""
+    return min(max(float(after), 0.0), 10 * 365 * 86400.0)
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the worker dies, whatever it is doing then (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main() -> None:
+    die_with_parent()
+    # Terminals and service managers signal the whole group; only the worker decides when we end. A handler instead of
+    # SIG_IGN, because programs that user code starts would inherit the ignoring.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    runner = Runner(socket.socket(fileno=int(sys.argv[1])))
+    threading.Thread(target=runner.listen, name="wire", daemon=True).start()
+    runner.serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,324 @@
+"""`Worker`: the parent process. Claims, renews, settles and does chores; never runs user code."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+import orjson
+
+from app.core.errors import PluginError, StoreUnavailable
+from app.core.events import StoreTroubled, WorkerStarted, WorkerStopped, WorkerStopping
+from app.core.lifecycle import Errored
+from app.core.task import JsonText
+from app.models.queue import Lease
+from app.models.workers import WorkerRow
+from app.services.queue import Ended
+from app.services.wakeup import CANCELS, QUEUES
+from app.services.wiring import Services
+from app.workers.pool import CANCEL, LEASE_LOST, SHUTDOWN, PoolOptions, RunnerPool
+from app.workers.process import Given
+
+TICK_SECONDS = 0.05
+PROGRESS_SECONDS = 0.1
+BEAT_SECONDS = 2.0
+SELF_FENCE = 0.8
+"""A worker that could not renew for this part of its lease kills what it runs, before anyone else may have it."""
+MOST_SETTLED = 500
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What `run_worker.py` was told. `queues` empty means every queue."""
+
+    name: str
+    queues: tuple[str, ...]
+    processes: int
+    concurrency: int
+
+
+class Worker:
+    """One worker process: `run()` works until `stop()` and returns when everything is settled or released."""
+
+    def __init__(self, services: Services, options: WorkerOptions) -> None:
+        self._services = services
+        self._options = options
+        self._settings = services.settings
+        self._queue = services.queue
+        self._look = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._renewed_at: dict[Lease, float] = {}
+        self._random = Random()  # noqa: S311 jitter, not secrets
+
+    def stop(self) -> None:
+        """Stop claiming and let tasks finish for the grace time; called again: at once."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+        self._look.set()
+
+    async def run(self) -> None:
+        """Work until told to stop. Raises PluginError if the runners cannot load the executors."""
+        row = await self._services.workers.sign_in(
+            self._options.name,
+            self._options.queues,
+            tuple(self._services.registry),
+            self._options.processes * self._options.concurrency,
+        )
+        self._pool = self._make_pool(row)
+        self._publish_start(row)
+        try:
+            await self._pool.open()
+            await self._beside(self._helpers(row), self._live(row))
+        finally:
+            await self._pool.close()
+            await self._settle_the_rest(row)
+            self._services.bus.publish(WorkerStopped(row.id))
+
+    async def _live(self, row: WorkerRow) -> None:
+        await self._work(row)
+        await self._wind_down(row)
+
+    async def _beside(self, helpers: Sequence[Coroutine[Any, Any, None]], main: Coroutine[Any, Any, None]) -> None:
+        """Run `main` with its helpers beside it. A helper that fails ends everything: half a worker is worse than none."""
+        tasks = [asyncio.create_task(work) for work in (main, *helpers)]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _make_pool(self, row: WorkerRow) -> RunnerPool:
+        settings = self._settings
+        options = PoolOptions(
+            self._options.processes,
+            self._options.concurrency,
+            settings.all_executor_modules,
+            settings.stop_grace_seconds,
+            settings.max_result_bytes,
+        )
+        services = self._services
+        return RunnerPool(
+            *(options, services.registry, services.bus, services.database.clock(), row.id),
+            wake=self._look.set,
+            store_checkpoint=self._store_checkpoint,
+        )
+
+    def _publish_start(self, row: WorkerRow) -> None:
+        options = self._options
+        self._services.bus.publish(
+            WorkerStarted(row.id, row.name, row.queues, row.task_types, options.processes, options.concurrency)
+        )
+
+    def _helpers(self, row: WorkerRow) -> list[Coroutine[Any, Any, None]]:
+        settings = self._settings
+        return [
+            self._services.chores.run(),
+            self._listen(),
+            self._listen_for_cancels(),
+            self._every(TICK_SECONDS, self._tick),
+            self._every(PROGRESS_SECONDS, self._save_progress),
+            self._every(settings.lease_seconds / 3, self._renew),
+            self._every(BEAT_SECONDS, lambda: self._beat(row)),
+        ]
+
+    # The loop.
+
+    async def _work(self, row: WorkerRow) -> None:
+        """Settle what ended and claim what may start, in one transaction, whenever there is reason to."""
+        while not self._stopping.is_set():
+            self._look.clear()
+            if self._pool.broken:
+                raise PluginError(self._pool.broken)
+            more = await self._exchange(row)
+            if not more:
+                await self._look.wait()
+
+    async def _exchange(self, row: WorkerRow) -> bool:
+        """One exchange with the store. True if there is reason for another one at once."""
+        ended = self._pool.ended[:MOST_SETTLED]
+        choose = self._pool.wishes if self._pool.has_room else None
+        if not ended and choose is None:
+            return False
+        asked_at = time.monotonic()
+        try:
+            if any((one.task.id, one.task.lease) in self._pool.progress for one in ended):
+                await self._save_progress()  # the last word of a task belongs before its end
+            exchange = await self._queue.exchange(row.id, ended, choose, self._options.queues)
+        except StoreUnavailable as error:
+            await self._endure("claim and settle", error)
+            return True
+        except Exception:
+            if not ended:
+                raise
+            await self._settle_one_by_one(row, ended)
+            return True
+        self._forget(ended)
+        for task in exchange.claimed:
+            self._renewed_at[task.id, task.lease] = asked_at
+        self._pool.place(exchange.claimed, exchange.checkpoints)
+        return bool(self._pool.ended) or (bool(exchange.claimed) and self._pool.has_room)
+
+    def _forget(self, ended: Sequence[Ended]) -> None:
+        del self._pool.ended[: len(ended)]
+        for one in ended:
+            self._renewed_at.pop((one.task.id, one.task.lease), None)
+
+    async def _settle_one_by_one(self, row: WorkerRow, ended: Sequence[Ended]) -> None:
+        """One outcome that no store takes must not keep the others from being settled."""
+        for one in ended:
+            try:
+                await self._settle_one(row, one)
+            except StoreUnavailable as error:
+                await self._endure("settle", error)
+                return
+            self._forget([one])
+
+    async def _settle_one(self, row: WorkerRow, one: Ended) -> None:
+        try:
+            await self._queue.exchange(row.id, [one])
+        except StoreUnavailable:
+            raise
+        except Exception as refused:
+            message = f"the outcome could not be stored: {type(refused).__name__}"
+            outcome = Errored("Unstorable", message, None, retryable=False)
+            await self._queue.exchange(row.id, [replace(one, outcome=outcome)])
+
+    async def _endure(self, what: str, error: StoreUnavailable) -> None:
+        self._services.bus.publish(StoreTroubled(what, str(error)))
+        await asyncio.sleep(self._random.uniform(0.2, 1.0))
+
+    # Stopping.
+
+    async def _wind_down(self, row: WorkerRow) -> None:
+        """No new work; what runs may finish within the grace, the rest is handed back without using an attempt."""
+        self._services.bus.publish(WorkerStopping(row.id, len(self._pool.running())))
+        self._pool.give_back_unstarted()
+        deadline = time.monotonic() + self._settings.shutdown_grace_seconds
+        while (self._pool.running() or self._pool.ended) and time.monotonic() < deadline and not self._hurry.is_set():
+            await self._settle_ended(row)
+            await self._wait_for_a_change(min(0.2, deadline - time.monotonic()))
+        if self._pool.running() and not self._hurry.is_set():
+            self._pool.stop({given.key for given in self._pool.running()}, SHUTDOWN)
+            await self._wait_for_a_change(min(0.5, self._settings.stop_grace_seconds))
+
+    async def _wait_for_a_change(self, seconds: float) -> None:
+        self._look.clear()
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._look.wait()
+        except TimeoutError:
+            return
+
+    async def _settle_ended(self, row: WorkerRow) -> None:
+        ended = self._pool.ended[:MOST_SETTLED]
+        if not ended:
+            return
+        try:
+            await self._queue.exchange(row.id, ended)
+            del self._pool.ended[: len(ended)]
+        except StoreUnavailable as error:
+            await self._endure("settle", error)
+
+    async def _settle_the_rest(self, row: WorkerRow) -> None:
+        try:
+            while self._pool.ended:
+                await self._queue.exchange(row.id, self._pool.ended[:MOST_SETTLED])
+                del self._pool.ended[:MOST_SETTLED]
+            await self._services.workers.sign_out(row)
+        except StoreUnavailable as error:
+            # What we could not say, the sweep of others will find out when the leases are over.
+            self._services.bus.publish(StoreTroubled("settle before the end", str(error)))
+
+    # Helpers that run beside the loop.
+
+    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await work()
+            except StoreUnavailable as error:
+                self._services.bus.publish(StoreTroubled(getattr(work, "__name__", "beat").strip("_"), str(error)))
+
+    async def _listen(self) -> None:
+        """Look for work at every hint, and every `poll_seconds` in any case."""
+        ear = self._services.wakeup.listen(QUEUES)
+        try:
+            while True:
+                await ear.wait(self._settings.poll_seconds * self._random.uniform(0.9, 1.1))
+                self._look.set()
+        finally:
+            ear.close()
+
+    async def _listen_for_cancels(self) -> None:
+        """A renewal brings back who shall be cancelled, so a hint makes us renew now."""
+        ear = self._services.wakeup.listen(CANCELS)
+        try:
+            while True:
+                if await ear.wait(3600):
+                    await self._renew_quietly()
+        finally:
+            ear.close()
+
+    async def _renew_quietly(self) -> None:
+        try:
+            await self._renew()
+        except StoreUnavailable as error:
+            self._services.bus.publish(StoreTroubled("renew", str(error)))
+
+    async def _tick(self) -> None:
+        self._pool.tick()
+        limit = time.monotonic() - SELF_FENCE * self._settings.lease_seconds
+        late = {key for key in self._pool.leases() if self._renewed_at.get(key, limit) < limit}
+        if late:
+            self._pool.abandon(late)
+        if self._pool.ended:
+            self._look.set()
+
+    async def _renew(self) -> None:
+        leases = self._pool.leases()
+        self._renewed_at = {key: at for key, at in self._renewed_at.items() if key in set(leases)}
+        if not leases:
+            return
+        asked_at = time.monotonic()  # before the statement: the lease counts from the store's now, which is later
+        renewals = await self._queue.renew(leases)
+        for renewal in renewals:
+            self._renewed_at[renewal.id, renewal.lease] = asked_at
+        self._pool.stop({(one.id, one.lease) for one in renewals if one.cancel_requested}, CANCEL)
+        held = {(one.id, one.lease) for one in renewals}
+        settled_meanwhile = set(leases) - set(self._pool.leases())
+        self._pool.stop(set(leases) - held - settled_meanwhile, LEASE_LOST)
+
+    async def _save_progress(self) -> None:
+        if not self._pool.progress:
+            return
+        newest, self._pool.progress = self._pool.progress, {}
+        await self._queue.save_progress([(*key, text) for key, text in newest.items()])
+
+    async def _store_checkpoint(self, task_id: int, lease: int, data: JsonText) -> bool:
+        while True:
+            try:
+                return await self._queue.add_checkpoint(task_id, lease, data)
+            except StoreUnavailable as error:
+                await self._endure("checkpoint", error)
+
+    async def _beat(self, row: WorkerRow) -> None:
+        state = "stopping" if self._stopping.is_set() else "running"
+        running = [_shown(given) for given in self._pool.running()[:100]]
+        await self._services.workers.beat(row, state, JsonText(orjson.dumps(running).decode()))
+
+
+def _shown(given: Given) -> dict[str, object]:
+    seconds = 0.0 if given.began is None else time.monotonic() - given.began
+    return {
+        "task_id": given.task.id,
+        "task_type": given.task.task_type,
+        "attempt": given.task.attempt,
+        "seconds": round(seconds, 3),
+    }
