@@ -1,0 +1,52 @@
+"""How request bodies come in: counted while they stream, parsed strictly, validated against a model."""
+
+import asyncio
+from typing import TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+
+from app.core import strict_json
+from app.core.errors import InvalidRequest, TooLarge, UnsupportedMediaType
+from app.services.submissions import located_faults
+
+Model = TypeVar("Model", bound=BaseModel)
+
+LONG_BYTES = 256 * 1024
+"""Bodies above this are parsed in a thread, so that one does not hold up every other request."""
+
+
+async def read_json(request: Request, model: type[Model], limit_bytes: int, max_depth: int) -> Model:
+    """The body as `model`. Raises UnsupportedMediaType, TooLarge, MalformedJson or InvalidRequest."""
+    media_type = request.headers.get("content-type", "").split(";", 1)[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        declared = media_type or "nothing"
+        raise UnsupportedMediaType(f"Send the body as Content-Type: application/json (it was declared {declared}).")
+    raw = await _read(request, limit_bytes)
+    if len(raw) > LONG_BYTES:
+        return await asyncio.to_thread(parse_json, raw, model, max_depth)
+    return parse_json(raw, model, max_depth)
+
+
+async def _read(request: Request, limit_bytes: int) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared[:20]) > limit_bytes:
+        raise TooLarge("body", limit_bytes)
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit_bytes:
+            raise TooLarge("body", limit_bytes)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def parse_json(raw: bytes, model: type[Model], max_depth: int) -> Model:
+    """`raw` as `model`: first the strict grammar, then pydantic's own JSON mode, which keeps types strict."""
+    strict_json.parse(raw, max_depth)
+    try:
+        return model.model_validate_json(raw)
+    except ValidationError as error:
+        faults = located_faults(error, ["body"])
+        where = ".".join(str(part) for part in faults[0]["location"][1:]) or "body"
+        raise InvalidRequest(f"{where}: {faults[0]['message']}", faults) from None

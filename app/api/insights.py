@@ -1,0 +1,144 @@
+"""Routes that show what there is: task types, queues, workers, numbers."""
+
+from datetime import datetime
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from app.api.schemas import OPTIONS
+from app.services.executors import Executor
+from app.services.wiring import Services
+
+router = APIRouter(tags=["insights"])
+
+
+class TaskTypeView(BaseModel):
+    """One kind of work: what it takes, and how it is treated by default. `shared` ones run side by side."""
+
+    task_type: str
+    description: str
+    max_attempts: int
+    timeout_seconds: float
+    shared: bool
+    payload_schema: dict[str, Any]
+    example: dict[str, Any] | None
+
+
+class QueueView(BaseModel):
+    """What waits and runs in one queue; `oldest_age_seconds` is how long the first ready task has been ready."""
+
+    queue: str
+    ready: int
+    scheduled: int
+    retrying: int
+    running: int
+    oldest_age_seconds: float | None
+
+
+class WorkerView(BaseModel):
+    """A worker process. No `queues` means every queue. `running` lists what is in its runners."""
+
+    id: str
+    name: str
+    host: str
+    pid: int
+    state: str
+    queues: list[str]
+    task_types: list[str]
+    slots: int
+    running: list[dict[str, Any]]
+    started_at: datetime
+    beat_at: datetime
+
+
+class StatsView(BaseModel):
+    """Tasks by state now, and those that ended within the last hour."""
+
+    ready: int
+    scheduled: int
+    retrying: int
+    running: int
+    completed: int
+    failed: int
+    cancelled: int
+    completed_last_hour: int
+    failed_last_hour: int
+    oldest_ready_at: datetime | None
+    live_workers: int
+
+
+class TaskTypeList(BaseModel):
+    items: list[TaskTypeView]
+
+
+class QueueList(BaseModel):
+    items: list[QueueView]
+
+
+class WorkerList(BaseModel):
+    items: list[WorkerView]
+
+
+def _answer(content: object) -> Response:
+    return Response(orjson.dumps(content, option=OPTIONS), media_type="application/json")
+
+
+@router.get("/task-types", response_class=Response, responses={200: {"model": TaskTypeList}})
+async def list_task_types(request: Request) -> Response:
+    """What kinds of work there are, each with the JSON Schema of its payload and an example."""
+    services: Services = request.app.state.services
+    return _answer({"items": [_type_view(executor, services) for executor in services.registry.values()]})
+
+
+def _type_view(executor: Executor, services: Services) -> dict[str, Any]:
+    return {
+        "task_type": executor.task_type,
+        "description": executor.description,
+        "max_attempts": executor.max_attempts or services.settings.max_attempts,
+        "timeout_seconds": executor.timeout_seconds or services.settings.timeout_seconds,
+        "shared": executor.shares_runner,
+        "payload_schema": executor.payload.model_json_schema(),
+        "example": dict(executor.example) if executor.example is not None else None,
+    }
+
+
+@router.get("/queues", response_class=Response, responses={200: {"model": QueueList}})
+async def list_queues(request: Request) -> Response:
+    """Depth and age of each queue that has unfinished tasks."""
+    services: Services = request.app.state.services
+    now = services.database.clock()()
+    items = [
+        {
+            "queue": depth.queue,
+            "ready": depth.ready,
+            "scheduled": depth.scheduled,
+            "retrying": depth.retrying,
+            "running": depth.running,
+            "oldest_age_seconds": (
+                max(0.0, (now - depth.oldest_ready_at).total_seconds()) if depth.oldest_ready_at else None
+            ),
+        }
+        for depth in await services.insights.queues()
+    ]
+    return _answer({"items": items})
+
+
+@router.get("/workers", response_class=Response, responses={200: {"model": WorkerList}})
+async def list_workers(request: Request) -> Response:
+    """The workers that were heard of lately, and what each one runs."""
+    services: Services = request.app.state.services
+    fields = [name for name in WorkerView.model_fields if name != "running"]
+    items = [
+        {name: getattr(worker, name) for name in fields} | {"running": orjson.Fragment(worker.running)}
+        for worker in await services.insights.workers()
+    ]
+    return _answer({"items": items})
+
+
+@router.get("/stats", response_class=Response, responses={200: {"model": StatsView}})
+async def read_stats(request: Request) -> Response:
+    """Totals over all queues."""
+    services: Services = request.app.state.services
+    return _answer(await services.insights.stats())

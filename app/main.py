@@ -1,0 +1,9 @@
+"""`app.main:app` for ASGI servers: `uvicorn app.main:app`. Settings come from the environment and `.env`."""
+
+from app.api.app import create_app
+from app.core.logs import configure_logging
+from app.core.settings import load_settings
+
+_settings = load_settings()
+configure_logging(_settings.log_level, _settings.log_format)
+app = create_app(_settings)
