@@ -1,0 +1,171 @@
+"""Executors for the tests: each ends in its own way."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from app.core.retry import RetryPolicy
+from app.services.executors import Cancel, Context, Fail, Retry, Snooze, executor
+
+
+class Number(BaseModel):
+    number: int = 0
+
+
+class Marked(BaseModel):
+    """`folder` is where an executor leaves files, so that a test can see what it did."""
+
+    folder: str
+    seconds: float = 0
+
+
+class Anything(BaseModel):
+    what: str
+
+
+AT_ONCE = RetryPolicy(base_seconds=0.01, ceiling_seconds=0.02)
+
+
+@executor("echo", payload=Number, example={"number": 1})
+def echo(payload: Number, context: Context) -> dict[str, int]:
+    """Give the number back."""
+    return {"number": payload.number}
+
+
+@executor("echo_shared", payload=Number)
+async def echo_shared(payload: Number, context: Context) -> dict[str, int]:
+    await asyncio.sleep(0)
+    return {"number": payload.number}
+
+
+@executor("raise_error", payload=Number, max_attempts=2, retry=AT_ONCE)
+def raise_error(payload: Number, context: Context) -> None:
+    raise ValueError(f"number {payload.number} is no good")
+
+
+@executor("second_time", payload=Marked, retry=AT_ONCE)
+def second_time(payload: Marked, context: Context) -> dict[str, int]:
+    if context.attempt == 1:
+        raise RuntimeError("not yet")
+    return {"attempt": context.attempt}
+
+
+@executor("signal_raised", payload=Anything, max_attempts=2, retry=AT_ONCE)
+def signal_raised(payload: Anything, context: Context) -> Any:
+    """Raises, or returns, what the payload names."""
+    match payload.what:
+        case "retry":
+            if context.attempt == 1:
+                raise Retry(0.01)
+            return "retried"
+        case "snooze":
+            # A snooze is not charged, so the attempt number stays; the file remembers.
+            raise Snooze(3600)
+        case "fail":
+            raise Fail("no use")
+        case "cancel":
+            raise Cancel("not wanted")
+        case "exit":
+            sys.exit(3)
+        case "nan":
+            return float("nan")
+        case "set":
+            return {1, 2}
+        case "bytes":
+            return b"x"
+        case "nul":
+            return "a\x00b"
+        case "surrogate":
+            return "\ud800"
+        case "cycle":
+            cycle: list[Any] = []
+            cycle.append(cycle)
+            return cycle
+        case "huge":
+            return "x" * (2 << 20)
+        case "unprintable":
+
+            class Unprintable(Exception):
+                def __str__(self) -> str:
+                    raise RuntimeError("no text")
+
+            raise Unprintable
+    raise AssertionError(payload.what)
+
+
+@executor("die", payload=Number, max_attempts=5, retry=AT_ONCE)
+def die(payload: Number, context: Context) -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@executor("die_shared", payload=Number, max_attempts=5, retry=AT_ONCE)
+async def die_shared(payload: Number, context: Context) -> None:
+    await asyncio.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@executor("spin", payload=Number, timeout_seconds=0.3, max_attempts=1)
+def spin(payload: Number, context: Context) -> None:
+    """Never ends and never listens."""
+    while True:
+        pass
+
+
+@executor("listen_to_context", payload=Marked, timeout_seconds=30, max_attempts=1)
+def listen_to_context(payload: Marked, context: Context) -> None:
+    """Runs until a call on the context raises."""
+    (Path(payload.folder) / f"began-{context.task_id}-{context.attempt}").touch()
+    for _ in range(3000):
+        context.progress(1.0, "still here")
+        time.sleep(0.01)
+
+
+@executor("wait_shared", payload=Marked, timeout_seconds=30)
+async def wait_shared(payload: Marked, context: Context) -> str:
+    """Waits without holding the loop; a stop cancels it at once."""
+    (Path(payload.folder) / f"began-{context.task_id}-{context.attempt}").touch()
+    await asyncio.sleep(payload.seconds)
+    return "waited"
+
+
+@executor("wait_plain", payload=Marked, timeout_seconds=30)
+def wait_plain(payload: Marked, context: Context) -> str:
+    """Runs until the file `go` appears or the seconds are over."""
+    (Path(payload.folder) / f"began-{context.task_id}-{context.attempt}").touch()
+    end = time.monotonic() + payload.seconds
+    while time.monotonic() < end and not (Path(payload.folder) / "go").exists():
+        time.sleep(0.005)
+    return "waited"
+
+
+@executor("checkpointed", payload=Marked, retry=AT_ONCE)
+def checkpointed(payload: Marked, context: Context) -> dict[str, Any]:
+    """Stores two checkpoints, dies, and goes on from them."""
+    if not context.checkpoints:
+        context.checkpoint({"step": 1})
+        context.checkpoint({"step": 2})
+        os._exit(1)
+    return {"found": context.checkpoints, "attempt": context.attempt}
+
+
+@executor("checkpointed_shared", payload=Number, retry=AT_ONCE)
+async def checkpointed_shared(payload: Number, context: Context) -> dict[str, Any]:
+    if not context.checkpoints:
+        await context.checkpoint_async([1])
+        raise RuntimeError("again")
+    return {"found": context.checkpoints}
+
+
+@executor("chatter", payload=Number)
+def chatter(payload: Number, context: Context) -> str:
+    """Prints, logs and reports."""
+    print("printed by user code")  # noqa: T201
+    context.log("logged by user code", number=payload.number)
+    context.progress(42, "chattering", {"number": payload.number})
+    return "said"
