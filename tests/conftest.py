@@ -1,6 +1,7 @@
 """What many tests share: a moved clock, a fresh database, the services on it, an HTTP client over the application."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -45,15 +46,31 @@ def clock() -> FrozenClock:
     return FrozenClock()
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database with its schema, made once; each test gets a copy, which is much faster than migrating."""
+    path = tmp_path_factory.mktemp("migrated") / "tasks.db"
+
+    async def make() -> None:
+        database = Database(f"sqlite:///{path}")
+        await database.open()
+        await database.close()
+
+    asyncio.run(make())
+    return path
+
+
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, migrated: Path) -> Settings:
     """Settings on a database of the test's own, with the sample executors loaded."""
+    shutil.copy(migrated, tmp_path / "tasks.db")
     return Settings(database_url=f"sqlite:///{tmp_path}/tasks.db", executor_modules=(SAMPLES,))
 
 
 @pytest.fixture
-async def database(tmp_path: Path, clock: FrozenClock) -> AsyncIterator[Database]:
+async def database(tmp_path: Path, migrated: Path, clock: FrozenClock) -> AsyncIterator[Database]:
     """A migrated, empty database on a clock that stands still."""
+    shutil.copy(migrated, tmp_path / "tasks.db")
     database = Database(f"sqlite:///{tmp_path}/tasks.db", clock=clock)
     await database.open()
     yield database

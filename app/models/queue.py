@@ -31,6 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.core.clock import to_milliseconds
 from app.core.lifecycle import Change
 from app.core.task import Attempt, ClaimedTask, FailureReason, JsonText, Status, Task, TaskError
+from app.models import tables
 from app.models.dialects import flag, given_rows, later_of, string, whole
 from app.models.tables import checkpoints, task_attempts, tasks
 from app.models.types import Moment
@@ -38,13 +39,11 @@ from app.models.types import Moment
 Lease = tuple[int, int]
 """(task id, lease): the right to write to one attempt."""
 
-# Literals where a partial index must be recognised: the planner cannot know the value of a parameter.
-_PENDING: ColumnElement[bool] = literal_column("status = 'pending'")
-_RUNNING: ColumnElement[bool] = literal_column("status = 'running'")
-_DELAYED: ColumnElement[bool] = literal_column("status IN ('scheduled', 'retrying')")
-_UNSTARTED: ColumnElement[bool] = literal_column(
-    "expires_at IS NOT NULL AND status IN ('pending', 'scheduled', 'blocked')"
-)
+_PENDING: ColumnElement[bool] = literal_column(tables.PENDING)
+_RUNNING: ColumnElement[bool] = literal_column(tables.RUNNING)
+_DELAYED: ColumnElement[bool] = literal_column(tables.DELAYED)
+_UNSTARTED: ColumnElement[bool] = literal_column(tables.UNSTARTED)
+_FINISHED: ColumnElement[bool] = literal_column(tables.FINISHED)
 
 _given = given_rows("rows")
 _FIELDS = tuple(tasks.c[name] for name in Task.__dataclass_fields__)
@@ -395,7 +394,8 @@ async def prune_finished(
     old = (
         select(tasks.c.id)
         .where(
-            literal_column(f"status = '{status}'"),
+            _FINISHED,
+            tasks.c.status == literal_column(f"'{status}'"),
             tasks.c.finished_at < before,
             tasks.c.idempotency_key.is_(None) | (tasks.c.created_at < keyed_before),
         )

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, case, func, literal_column, select
+from sqlalchemy import ColumnElement, Select, case, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.task import TERMINAL, Status
+from app.models import tables
 from app.models.tables import queues, tasks
 
 
@@ -32,11 +33,32 @@ class _Count:
     oldest: datetime | None
 
 
+_INDEXED_BY = {
+    Status.PENDING: tables.PENDING,
+    Status.SCHEDULED: tables.DELAYED,
+    Status.RETRYING: tables.DELAYED,
+    Status.RUNNING: tables.RUNNING,
+    **dict.fromkeys(TERMINAL, tables.FINISHED),
+}
+
+
+def _in_status(status: Status) -> tuple[ColumnElement[bool], ...]:
+    """The condition, with the words by which the store finds the index made for it."""
+    indexed: ColumnElement[bool] = literal_column(_INDEXED_BY[status])
+    return indexed, tasks.c.status == literal_column(f"'{status}'")
+
+
 def _per_queue(status: Status, since: Any, now: datetime) -> Select[Any]:
-    due = case((tasks.c.scheduled_at <= now, 1), else_=0) if since is tasks.c.scheduled_at else literal_column("0")
+    due: Any = case((tasks.c.scheduled_at <= now, 1), else_=0).label("due")
+    if _INDEXED_BY[status] != tables.DELAYED:
+        return (
+            select(tasks.c.queue, literal_column("0"), func.count(), func.min(since))
+            .where(*_in_status(status))
+            .group_by(tasks.c.queue)
+        )
     return (
-        select(tasks.c.queue, due.label("due"), func.count(), func.min(since))
-        .where(literal_column(f"status = '{status}'"))
+        select(tasks.c.queue, due, func.count(), func.min(since))
+        .where(*_in_status(status))
         .group_by(tasks.c.queue, literal_column("due"))
     )
 
@@ -75,7 +97,7 @@ async def finished_counts(connection: AsyncConnection, since: datetime | None = 
     """How many tasks ended in each way, since `since` or in all that is kept."""
     counts = {}
     for status in TERMINAL:
-        statement = select(func.count()).select_from(tasks).where(literal_column(f"status = '{status}'"))
+        statement = select(func.count()).select_from(tasks).where(*_in_status(status))
         if since is not None:
             statement = statement.where(tasks.c.finished_at > since)
         counts[status] = await connection.scalar(statement) or 0

@@ -1,5 +1,7 @@
 """Every table, constraint and index. What SQL can forbid is forbidden here."""
 
+from typing import Any
+
 from sqlalchemy import (
     Boolean,
     CheckConstraint,
@@ -26,6 +28,21 @@ metadata = MetaData(
 
 def _listed(statuses: tuple[Status, ...]) -> str:
     return ", ".join(f"'{status}'" for status in statuses)
+
+
+# The conditions of the partial indexes. A statement that is to use one must say its condition word for word: SQLite sees
+# neither that status = 'failed' implies the third, nor what a parameter will be.
+PENDING = "status = 'pending'"
+RUNNING = "status = 'running'"
+DELAYED = "status IN ('scheduled', 'retrying')"
+UNSTARTED = "expires_at IS NOT NULL AND status IN ('pending', 'scheduled', 'blocked')"
+FINISHED = f"status IN ({_listed(TERMINAL)})"
+UNHAPPY = "status IN ('failed', 'cancelled')"
+HOLDS_UNIQUE_KEY = f"unique_key IS NOT NULL AND status IN ({_listed(UNFINISHED)})"
+
+
+def _only(condition: str) -> dict[str, Any]:
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
 tasks = Table(
@@ -72,71 +89,15 @@ tasks = Table(
     CheckConstraint("status NOT IN ('scheduled', 'retrying') OR scheduled_at IS NOT NULL", name="delayed_has_moment"),
     CheckConstraint("attempts BETWEEN 0 AND max_attempts", name="attempts_within_limit"),
     # The claim reads only rows it may take: one range of this index for each (queue, type) it serves, in rank order.
-    Index(
-        "ix_tasks_pending",
-        "queue",
-        "task_type",
-        "rank",
-        "id",
-        sqlite_where=text("status = 'pending'"),
-        postgresql_where=text("status = 'pending'"),
-    ),
-    Index(
-        "ix_tasks_due",
-        "scheduled_at",
-        "id",
-        sqlite_where=text("status IN ('scheduled', 'retrying')"),
-        postgresql_where=text("status IN ('scheduled', 'retrying')"),
-    ),
-    Index(
-        "ix_tasks_leases",
-        "lease_expires_at",
-        "id",
-        sqlite_where=text("status = 'running'"),
-        postgresql_where=text("status = 'running'"),
-    ),
-    Index(
-        "ix_tasks_expiring",
-        "expires_at",
-        "id",
-        sqlite_where=text("expires_at IS NOT NULL AND status IN ('pending', 'scheduled', 'blocked')"),
-        postgresql_where=text("expires_at IS NOT NULL AND status IN ('pending', 'scheduled', 'blocked')"),
-    ),
-    Index(
-        "ix_tasks_finished",
-        "status",
-        "finished_at",
-        "id",
-        sqlite_where=text(f"status IN ({_listed(TERMINAL)})"),
-        postgresql_where=text(f"status IN ({_listed(TERMINAL)})"),
-    ),
-    Index(
-        "ix_tasks_unhappy",
-        "status",
-        "id",
-        sqlite_where=text("status IN ('failed', 'cancelled')"),
-        postgresql_where=text("status IN ('failed', 'cancelled')"),
-    ),
-    Index(
-        "uq_tasks_unique_key",
-        "unique_key",
-        unique=True,
-        sqlite_where=text(f"unique_key IS NOT NULL AND status IN ({_listed(UNFINISHED)})"),
-        postgresql_where=text(f"unique_key IS NOT NULL AND status IN ({_listed(UNFINISHED)})"),
-    ),
-    Index(
-        "uq_tasks_idempotency_key",
-        "idempotency_key",
-        unique=True,
-        sqlite_where=text("idempotency_key IS NOT NULL"),
-        postgresql_where=text("idempotency_key IS NOT NULL"),
-    ),
-    Index(
-        "ix_tasks_parent",
-        "parent_id",
-        sqlite_where=text("parent_id IS NOT NULL"),
-        postgresql_where=text("parent_id IS NOT NULL"),
-    ),
+    Index("ix_tasks_pending", "queue", "task_type", "rank", "id", **_only(PENDING)),
+    Index("ix_tasks_due", "scheduled_at", "id", **_only(DELAYED)),
+    Index("ix_tasks_leases", "lease_expires_at", "id", **_only(RUNNING)),
+    Index("ix_tasks_expiring", "expires_at", "id", **_only(UNSTARTED)),
+    Index("ix_tasks_finished", "status", "finished_at", "id", **_only(FINISHED)),
+    Index("ix_tasks_unhappy", "status", "id", **_only(UNHAPPY)),
+    Index("uq_tasks_unique_key", "unique_key", unique=True, **_only(HOLDS_UNIQUE_KEY)),
+    Index("uq_tasks_idempotency_key", "idempotency_key", unique=True, **_only("idempotency_key IS NOT NULL")),
+    Index("ix_tasks_parent", "parent_id", **_only("parent_id IS NOT NULL")),
     # An id is never given out twice: an old lease must not fit a new row.
     sqlite_autoincrement=True,
 )

@@ -1,0 +1,62 @@
+"""What may be claimed, as tables."""
+
+import pytest
+
+from app.core.slots import MOST_AHEAD, Kind, Load, Room, ahead, room
+
+IDLE, RESERVED = Load(), Load(reserved=True)
+
+
+def plain(count: int) -> Load:
+    return Load(plain=count)
+
+
+def shared(count: int) -> Load:
+    return Load(shared=count)
+
+
+@pytest.mark.parametrize(
+    ("loads", "kinds", "alone", "expected"),
+    [
+        # Idle runners go to whatever waits.
+        ([IDLE, IDLE], ["plain"], 0, Room(2, 0)),
+        ([IDLE, IDLE], ["shared"], 0, Room(0, 32)),
+        # Both wait: they share the idle ones, the one next in line takes the odd one.
+        ([IDLE, IDLE], ["plain", "shared"], 0, Room(1, 16)),
+        ([IDLE], ["plain", "shared"], 0, Room(1, 0)),
+        ([IDLE], ["shared", "plain"], 0, Room(0, 16)),
+        ([IDLE, IDLE, IDLE], ["shared", "plain"], 0, Room(1, 32)),
+        # Busy ones take more of their own kind only.
+        ([plain(1), shared(10)], ["plain"], 0, Room(0, 0)),
+        ([plain(1), shared(10)], ["shared"], 0, Room(0, 6)),
+        ([plain(1), shared(16)], ["shared", "plain"], 0, Room(0, 0)),
+        # Nothing waits, or nothing is there to take it.
+        ([IDLE], [], 0, Room(0, 0)),
+        ([RESERVED], ["plain", "shared"], 0, Room(0, 0)),
+        ([], ["plain"], 0, Room(0, 0)),
+        # A plain task is next and only shared runners are left: the least loaded one drains.
+        ([shared(3), shared(9)], ["plain", "shared"], 0, Room(0, 7)),
+        ([shared(3)], ["plain", "shared"], 0, Room(0, 0)),
+        # It is not next, or a plain runner will be idle soon: nobody drains.
+        ([shared(3), shared(9)], ["shared", "plain"], 0, Room(0, 20)),
+        ([shared(3), plain(1)], ["plain", "shared"], 0, Room(0, 13)),
+        # What must run alone gets its idle runner first, and makes one drain where there is none.
+        ([IDLE, IDLE], ["plain"], 1, Room(1, 0)),
+        ([IDLE], ["shared"], 1, Room(0, 0)),
+        ([shared(3)], ["shared"], 1, Room(0, 0)),
+    ],
+)
+def test_how_much_may_be_claimed(loads: list[Load], kinds: list[Kind], alone: int, expected: Room) -> None:
+    assert room(loads, kinds, plain_depth=1, shared_depth=16, waiting_alone=alone) == expected
+
+
+def test_short_work_is_held_ahead_of_busy_runners_too() -> None:
+    assert room([plain(2), IDLE], ["plain"], plain_depth=5, shared_depth=16) == Room(3 + 5, 0)
+
+
+@pytest.mark.parametrize(
+    ("mean_seconds", "expected"),
+    [(None, 0), (10.0, 0), (0.2, 0), (0.1, 2), (0.01, 20), (0.00001, MOST_AHEAD), (0.0, MOST_AHEAD)],
+)
+def test_only_short_work_is_held_ahead(mean_seconds: float | None, expected: int) -> None:
+    assert ahead(mean_seconds) == expected
