@@ -16,7 +16,7 @@ from typing import Protocol
 LONGEST_SOCKET_PATH = 100
 """Unix socket paths of more than about 100 bytes are refused by the kernel."""
 
-QUEUES, CANCELS, CHANGES = "queues", "cancels", "changes"
+CHANNELS = QUEUES, CANCELS, CHANGES = ("queues", "cancels", "changes")
 """Channels: new work for workers, cancel requests for workers, any change for API processes that wait for one."""
 
 
@@ -53,6 +53,8 @@ class Wakeup(Protocol):
 
     def listen(self, channel: str) -> Listener: ...
 
+    def close(self) -> None: ...
+
 
 class PollingWakeup:
     """No wake-ups at all: everyone looks at the rows at their own interval. For where sockets are refused."""
@@ -62,6 +64,9 @@ class PollingWakeup:
 
     def listen(self, channel: str) -> Listener:
         return Listener()
+
+    def close(self) -> None:
+        return
 
 
 class SocketWakeup:
@@ -91,7 +96,21 @@ class SocketWakeup:
             return
 
     def listen(self, channel: str) -> Listener:
-        return _Ear(self._folder / channel / f"{os.getpid()}-{secrets.token_hex(3)}")
+        try:
+            _claim_folders(self._folder)  # the last of another deployment may have tidied them away
+            return _Ear(self._folder / channel / f"{os.getpid()}-{secrets.token_hex(3)}")
+        except OSError:
+            return Listener()
+
+    def close(self) -> None:
+        """Stop sending; take the folders away if nobody else listens there."""
+        self._sender.close()
+        try:
+            for channel in CHANNELS:
+                (self._folder / channel).rmdir()
+            self._folder.rmdir()
+        except OSError:
+            return
 
 
 class _Ear(Listener):
@@ -100,7 +119,11 @@ class _Ear(Listener):
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._socket.bind(str(path))
+        try:
+            self._socket.bind(str(path))
+        except OSError:
+            self._socket.close()
+            raise
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._drain)
 
@@ -124,11 +147,17 @@ def open_wakeup(database_file: Path) -> Wakeup:
     if len(str(folder)) + 32 > LONGEST_SOCKET_PATH:
         return PollingWakeup()
     try:
-        for part in (folder, *(folder / channel for channel in (QUEUES, CANCELS, CHANGES))):
-            part.mkdir(mode=0o700, exist_ok=True)
-            found = part.lstat()
-            if found.st_uid != os.getuid() or found.st_mode & 0o077 or part.is_symlink():
-                return PollingWakeup()  # somebody else made it: they could listen, or make us write elsewhere
+        _claim_folders(folder)
         return SocketWakeup(folder)
     except OSError:
         return PollingWakeup()
+
+
+def _claim_folders(folder: Path) -> None:
+    """Make the folders, or see that they are ours alone. Raises OSError where they are not: whoever made them could
+    listen, or have us write elsewhere."""
+    for part in (folder, *(folder / channel for channel in CHANNELS)):
+        part.mkdir(mode=0o700, exist_ok=True)
+        found = part.lstat()
+        if found.st_uid != os.getuid() or found.st_mode & 0o077 or part.is_symlink():
+            raise PermissionError(f"{part} is not ours alone")

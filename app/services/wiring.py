@@ -75,5 +75,6 @@ async def open_services(settings: Settings, *, clock: Clock = system_clock) -> A
         finally:
             await services.watcher.close()
             await services.tasks.close()
+            wakeup.close()
     finally:
         await database.close()

@@ -1,0 +1,44 @@
+"""Work to do, without processes: claim and settle as a worker would."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from app.core.lifecycle import Outcome
+from app.core.task import ClaimedTask
+from app.services.queue import Ended, Wish
+from app.services.submissions import Submission
+from app.services.wiring import Services
+
+Submit = Callable[..., Awaitable[int]]
+Claim = Callable[..., Awaitable[list[ClaimedTask]]]
+Settle = Callable[..., Awaitable[None]]
+
+
+@pytest.fixture
+def submit(services: Services) -> Submit:
+    async def submit_task(task_type: str = "echo", idempotency_key: str | None = None, **fields: Any) -> int:
+        submission = Submission(task_type=task_type, **fields)
+        return (await services.tasks.submit(services.intake.prepare(submission, idempotency_key))).task.id
+
+    return submit_task
+
+
+@pytest.fixture
+def claim(services: Services) -> Claim:
+    async def claim_tasks(room: int = 10, worker: str = "w1", queues: tuple[str, ...] = ()) -> list[ClaimedTask]:
+        exchange = await services.queue.exchange(
+            worker, [], lambda heads: [Wish(tuple((head.queue, head.task_type) for head in heads), room)], queues
+        )
+        return list(exchange.claimed)
+
+    return claim_tasks
+
+
+@pytest.fixture
+def settle(services: Services) -> Settle:
+    async def settle_task(task: ClaimedTask, outcome: Outcome, worker: str = "w1", **more: Any) -> None:
+        await services.queue.exchange(worker, [Ended(task, outcome, services.database.clock()(), 0.01, **more)])
+
+    return settle_task

