@@ -68,9 +68,16 @@ def test_nothing_is_assumed_of_a_long_text() -> None:
     assert detect("Hello World " * 20).working is None
 
 
-def test_addresses_do_not_count_as_words() -> None:
-    text = "Das ist gut: https://www.example.com/this/is/the/way/of/the/world/and/the/weather"
-    assert detect(text).language == "de"
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://example.com/this-is-the-way-of-the-world-and-the-weather",
+        "www.where-we-have-been.com/because-they-were-there",
+        "the.weather.is.nice@where.we.have.been.com",
+    ],
+)
+def test_an_address_does_not_make_a_text_english(address: str) -> None:
+    assert detect(address).language is None
 
 
 @pytest.mark.parametrize("separator", ["\n", "\r", "\x00", "\x85", "\u2028"])

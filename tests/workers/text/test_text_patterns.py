@@ -70,30 +70,27 @@ SEEDS = (
 )
 
 
-def slowest(search: re.Pattern[str]) -> float:
-    times = []
-    for seed in SEEDS:
-        text = (seed * 65_536)[:65_536] + "!"
-        began = process_time()
-        for _ in search.finditer(text):
-            pass
-        times.append(process_time() - began)
-    return max(times)
+def seconds(pattern: re.Pattern[str], text: str) -> float:
+    began = process_time()
+    for _ in pattern.finditer(text):
+        pass
+    return process_time() - began
 
 
 @pytest.mark.parametrize("name", sorted(PATTERNS))
 def test_64_kib_of_its_own_beginnings_do_not_slow_a_pattern(name: str) -> None:
-    assert slowest(PATTERNS[name]) < 0.5  # the slowest takes 0.03 s; a quadratic one takes seconds
+    # The slowest takes 0.03 s, a quadratic one seconds.
+    assert max(seconds(PATTERNS[name], (seed * 65_536)[:65_536] + "!") for seed in SEEDS) < 0.5
+
+
+def test_a_quadratic_pattern_would_be_caught() -> None:
+    assert seconds(re.compile("[a-z]+@"), "a" * 65_536) > 0.5
 
 
 @pytest.mark.parametrize("language", sorted(readability.SYLLABLES))
 def test_a_giant_word_does_not_slow_its_syllables(language: str) -> None:
     rule = readability.SYLLABLES[language]
-    for seed in ("a", "á", "áa", "es", "ia", "ée", "bc", "а"):
+    for seed in ("a", "á", "áa", "es", "ia", "ée", "bc", "\u0430"):
         began = process_time()
         rule.count((seed * 65_536)[:65_536])
         assert process_time() - began < 0.5
-
-
-def test_a_quadratic_pattern_would_be_caught() -> None:
-    assert slowest(re.compile(r"a+[^\W]*@")) > 0.5
