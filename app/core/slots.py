@@ -19,10 +19,15 @@ SLOWEST_AHEAD_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one runner has been given and has not finished. `reserved`: it takes nothing more for now."""
+    """What one runner has been given and has not finished.
+
+    `slow`: something in it has been running for a while, so nothing is held ahead behind it. `reserved`: it takes nothing
+    more for now.
+    """
 
     plain: int = 0
     shared: int = 0
+    slow: bool = False
     reserved: bool = False
 
     @property
@@ -52,8 +57,9 @@ def room(
     loads: Sequence[Load],
     next_kinds: Sequence[Kind],
     *,
-    plain_depth: int,
-    shared_depth: int,
+    concurrency: int,
+    plain_ahead: int = 0,
+    shared_ahead: int = 0,
     waiting_alone: int = 0,
 ) -> Room:
     """How much to claim. `next_kinds` are the kinds of the waiting heads by rank: the first one is next in line.
@@ -65,15 +71,19 @@ def room(
     first: Kind | None = next_kinds[0] if next_kinds else None
     idle = max(0, sum(load.idle for load in loads) - waiting_alone)
     plain_idle, shared_idle = _split(idle, first, next_kinds)
-    open_shared = [load.shared for load in loads if load.shared and not load.reserved]
+    open_shared = [load for load in loads if load.shared and not load.reserved]
     some_will_be_idle = any(load.idle or load.plain for load in loads)
     if open_shared and not some_will_be_idle and (waiting_alone or first == "plain"):
-        open_shared.remove(min(open_shared))
-    plain = plain_idle * plain_depth + sum(
-        max(0, plain_depth - load.plain) for load in loads if load.plain and not load.reserved
-    )
-    shared = shared_idle * shared_depth + sum(max(0, shared_depth - load) for load in open_shared)
+        open_shared.remove(min(open_shared, key=lambda load: load.shared))
+    plain = plain_idle * (1 + plain_ahead)
+    plain += sum(max(0, plain_ahead + 1 - load.plain) for load in loads if load.plain and not _closed(load))
+    shared = shared_idle * (concurrency + shared_ahead)
+    shared += sum(max(0, concurrency + (0 if load.slow else shared_ahead) - load.shared) for load in open_shared)
     return Room(plain if "plain" in next_kinds else 0, shared if "shared" in next_kinds else 0)
+
+
+def _closed(load: Load) -> bool:
+    return load.reserved or load.slow
 
 
 def _split(idle: int, first: Kind | None, next_kinds: Sequence[Kind]) -> tuple[int, int]:

@@ -95,8 +95,9 @@ class RunnerPool:
         room = slots.room(
             [runner.load for runner in self._runners],
             kinds,
-            plain_depth=1 + self._ahead(heads, "plain"),
-            shared_depth=self._options.concurrency + self._ahead(heads, "shared"),
+            concurrency=self._options.concurrency,
+            plain_ahead=self._ahead(heads, "plain"),
+            shared_ahead=self._ahead(heads, "shared"),
             waiting_alone=sum(given.task.runs_alone for given in self._waiting),
         )
         wishes = []
@@ -109,13 +110,12 @@ class RunnerPool:
     @property
     def has_room(self) -> bool:
         """False when no runner could take anything, whatever waits: then the store need not be asked."""
-        plain_depth = 1 + slots.ahead(self._quickest("plain"))
-        shared_depth = self._options.concurrency + slots.ahead(self._quickest("shared"))
         room = slots.room(
             [runner.load for runner in self._runners],
-            ("plain", "shared"),
-            plain_depth=plain_depth,
-            shared_depth=shared_depth,
+            ("shared", "plain"),  # in this order nobody drains, so all the room there could be is counted
+            concurrency=self._options.concurrency,
+            plain_ahead=slots.ahead(self._quickest("plain")),
+            shared_ahead=slots.ahead(self._quickest("shared")),
         )
         return room.plain > 0 or room.shared > 0
 

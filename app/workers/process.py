@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from app.core.slots import Kind, Load
+from app.core.slots import AHEAD_SECONDS, Kind, Load
 from app.core.task import ClaimedTask, JsonText
 from app.workers.frames import FrameBuffer, encode
 
@@ -93,7 +93,13 @@ class RunnerProcess(asyncio.Protocol):
     def load(self) -> Load:
         plain = sum(given.kind == "plain" for given in self.given.values())
         alone = any(given.task.runs_alone for given in self.given.values())
-        return Load(plain, len(self.given) - plain, reserved=alone or self.retiring or not self.ready)
+        long_ago = time.monotonic() - AHEAD_SECONDS
+        return Load(
+            plain,
+            len(self.given) - plain,
+            slow=any(given.began is not None and given.began < long_ago for given in self.given.values()),
+            reserved=alone or self.retiring or not self.ready,
+        )
 
     def give(self, batch: Sequence[Given]) -> None:
         """Hand over attempts to run, in this order."""

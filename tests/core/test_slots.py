@@ -47,11 +47,18 @@ def shared(count: int) -> Load:
     ],
 )
 def test_how_much_may_be_claimed(loads: list[Load], kinds: list[Kind], alone: int, expected: Room) -> None:
-    assert room(loads, kinds, plain_depth=1, shared_depth=16, waiting_alone=alone) == expected
+    assert room(loads, kinds, concurrency=16, waiting_alone=alone) == expected
 
 
 def test_short_work_is_held_ahead_of_busy_runners_too() -> None:
-    assert room([plain(2), IDLE], ["plain"], plain_depth=5, shared_depth=16) == Room(3 + 5, 0)
+    assert room([plain(2), IDLE], ["plain"], concurrency=16, plain_ahead=4) == Room(3 + 5, 0)
+    assert room([shared(10), IDLE], ["shared"], concurrency=16, shared_ahead=4) == Room(0, 10 + 20)
+
+
+def test_nothing_is_held_ahead_behind_something_slow() -> None:
+    slow_plain, slow_shared = Load(plain=1, slow=True), Load(shared=10, slow=True)
+    assert room([slow_plain], ["plain"], concurrency=16, plain_ahead=4) == Room(0, 0)
+    assert room([slow_shared], ["shared"], concurrency=16, shared_ahead=4) == Room(0, 6)
 
 
 @pytest.mark.parametrize(
