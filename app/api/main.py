@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import signal
 import socket
+import sys
 from typing import Annotated, NoReturn
 
 import typer
@@ -79,9 +81,11 @@ def _run(settings: Settings, listener: socket.socket, workers: int) -> None:
         timeout_keep_alive=30,
         server_header=False,
     )
-    server = uvicorn.Server(config)
     if workers == 1:
-        server.run(sockets=[listener])
+        # The server raises the signal that stopped it once more when all is answered; having obeyed is no failure.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: sys.exit(0))
+        uvicorn.Server(config).run(sockets=[listener])
     else:
         Multiprocess(config, sockets=[listener]).run()
 
