@@ -82,7 +82,9 @@ class Renewal:
     cancel_requested: bool
 
 
-# Skips from pair to pair through the index: one step for each pair with waiting tasks, however many wait.
+# Skips from pair to pair through the index: the next type of the same queue, else the first of the next queue. Two seeks
+# for each pair that waits, however many tasks wait in it. (One comparison of row values, `(queue, task_type) > (...)`,
+# would do for PostgreSQL, but SQLite seeks by its first column alone and reads the whole queue: 14 ms at 100,000 rows.)
 _heads = text("""
 WITH RECURSIVE heads (queue, task_type, rank) AS (
   SELECT * FROM (
@@ -90,10 +92,11 @@ WITH RECURSIVE heads (queue, task_type, rank) AS (
   ) AS first
   UNION ALL
   SELECT following.queue, following.task_type, following.rank
-  FROM heads JOIN tasks AS following ON following.id = (
-    SELECT id FROM tasks
-    WHERE status = 'pending' AND (queue, task_type) > (heads.queue, heads.task_type)
-    ORDER BY queue, task_type, rank, id LIMIT 1
+  FROM heads JOIN tasks AS following ON following.id = COALESCE(
+    (SELECT id FROM tasks WHERE status = 'pending' AND queue = heads.queue AND task_type > heads.task_type
+     ORDER BY queue, task_type, rank, id LIMIT 1),
+    (SELECT id FROM tasks WHERE status = 'pending' AND queue > heads.queue
+     ORDER BY queue, task_type, rank, id LIMIT 1)
   )
 )
 SELECT queue, task_type, rank FROM heads

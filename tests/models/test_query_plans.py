@@ -77,7 +77,30 @@ async def test_finding_heads(connection: Connection) -> None:
         assert len(await queue.waiting_heads(connection)) == 3
     steps = await plans.steps()
     assert whole_scans(steps) == []
-    assert any("SEARCH tasks USING COVERING INDEX ix_tasks_pending (queue>?)" in step for step in steps), steps
+    assert any("SEARCH tasks USING COVERING INDEX ix_tasks_pending (queue=? AND task_type>?)" in step for step in steps)
+    assert any("SEARCH tasks USING COVERING INDEX ix_tasks_pending (queue>?)" in step for step in steps)
+
+
+async def test_finding_heads_costs_the_same_however_many_wait(connection: Connection, clock: FrozenClock) -> None:
+    """A plan can look right and still read a whole queue, so this counts what the store really does."""
+
+    async def work() -> int:
+        raw = await connection.get_raw_connection()
+        ticks = 0
+
+        def tick() -> int:
+            nonlocal ticks
+            ticks += 1
+            return 0
+
+        await raw.driver_connection.set_progress_handler(tick, 1)  # type: ignore[union-attr]  # every instruction
+        await queue.waiting_heads(connection)
+        await raw.driver_connection.set_progress_handler(None, 1)  # type: ignore[union-attr]
+        return ticks
+
+    few = await work()
+    await tasks.insert_new(connection, [new_task(queue=f"q{number % 3}") for number in range(2000)], clock(), STEP)
+    assert await work() <= 1.1 * few
 
 
 async def test_claiming_reads_one_range_for_each_pair(connection: Connection, clock: FrozenClock) -> None:
