@@ -18,18 +18,24 @@ LONG_BYTES = 256 * 1024
 
 async def read_json(request: Request, model: type[Model], limit_bytes: int, max_depth: int) -> Model:
     """The body as `model`. Raises UnsupportedMediaType, TooLarge, MalformedJson or InvalidRequest."""
-    media_type = request.headers.get("content-type", "").split(";", 1)[0].strip().lower()
-    if media_type != "application/json" and not media_type.endswith("+json"):
-        declared = media_type or "nothing"
-        raise UnsupportedMediaType(f"Send the body as Content-Type: application/json (it was declared {declared}).")
+    declared = _header(request, b"content-type")
+    media_type = declared.split(b";", 1)[0].strip().lower()
+    if media_type != b"application/json" and not media_type.endswith(b"+json"):
+        shown = media_type.decode("latin-1") or "nothing"
+        raise UnsupportedMediaType(f"Send the body as Content-Type: application/json (it was declared {shown}).")
     raw = await _read(request, limit_bytes)
     if len(raw) > LONG_BYTES:
         return await asyncio.to_thread(parse_json, raw, model, max_depth)
     return parse_json(raw, model, max_depth)
 
 
+def _header(request: Request, name: bytes) -> bytes:
+    """The first header of that lower-case name, as it came; empty if there is none."""
+    return next((value for key, value in request.scope["headers"] if key == name), b"")
+
+
 async def _read(request: Request, limit_bytes: int) -> bytes:
-    declared = request.headers.get("content-length", "")
+    declared = _header(request, b"content-length")
     if declared.isdigit() and int(declared[:20]) > limit_bytes:
         raise TooLarge("body", limit_bytes)
     chunks, size = [], 0

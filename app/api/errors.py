@@ -9,6 +9,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Route
 
 from app.core import errors
 
@@ -27,6 +29,8 @@ STATUS: dict[type[errors.AppError], tuple[int, str]] = {
     errors.StoreUnavailable: (503, "store-unavailable"),
 }
 TRY_AGAIN_SECONDS = 2
+MOST_FAULTS = 50
+"""A refusal names this many faults at most: a small body can have a hundred thousand, each with a sentence."""
 
 
 class Problem(BaseModel):
@@ -54,12 +58,16 @@ def problem(
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
-        "instance": request.url.path,
+        "instance": _asked_for(request),
     }
     body |= {name: value for name, value in (extra or {}).items() if value is not None}
-    # What was asked for is echoed; orjson refuses the surrogates a percent-encoded path can smuggle in.
-    content = orjson.dumps(body, default=str)
-    return Response(content, status, {**(headers or {})}, "application/problem+json")
+    return Response(orjson.dumps(body, default=str), status, headers, "application/problem+json")
+
+
+def _asked_for(request: Request) -> str:
+    """The path as it came, before anything was made of it."""
+    raw: bytes = request.scope.get("raw_path") or request.url.path.encode("utf-8", "replace")
+    return raw.decode("ascii", "replace")
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -67,6 +75,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(errors.AppError, _app_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _hung_up)
     app.add_exception_handler(Exception, _bug)
 
 
@@ -75,7 +84,7 @@ async def _app_error(request: Request, error: Exception) -> Response:
     status, slug = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), (500, "internal"))
     headers = {"Retry-After": str(TRY_AGAIN_SECONDS)} if status == 503 else None
     extra = {
-        "errors": getattr(error, "errors", None) or None,
+        "errors": [_in_request(fault) for fault in getattr(error, "errors", ())[:MOST_FAULTS]] or None,
         "task_status": getattr(error, "status", None),
         "holder_id": getattr(error, "holder_id", None),
         "known": getattr(error, "known", None),
@@ -84,10 +93,17 @@ async def _app_error(request: Request, error: Exception) -> Response:
     return problem(request, status, slug, str(error), extra, headers)
 
 
+def _in_request(fault: dict[str, Any]) -> dict[str, Any]:
+    """Services locate faults in what they were given; for a client that was the body."""
+    place = fault["location"]
+    return fault if place[:1] in (["body"], ["query"], ["header"]) else fault | {"location": ["body", *place]}
+
+
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     faults = [
-        {"location": list(fault["loc"]), "message": fault["msg"], "type": fault["type"]} for fault in error.errors()
+        {"location": list(fault["loc"]), "message": fault["msg"], "type": fault["type"]}
+        for fault in error.errors()[:MOST_FAULTS]
     ]
     where = ".".join(str(part) for part in faults[0]["location"][1:])
     return problem(request, 422, "invalid-request", f"{where}: {faults[0]['message']}", {"errors": faults})
@@ -96,12 +112,25 @@ async def _validation_error(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = str(error.detail)
+    headers = dict(error.headers or {})
     if error.status_code == 404 and detail == "Not Found":
-        detail = f"There is nothing at {request.url.path}. See / for what there is."
+        detail = f"There is nothing at {_asked_for(request)}. See / for what there is."
     if error.status_code == 405:
-        detail = f"{request.method} is not possible here."
+        headers["Allow"] = ", ".join(_methods(request))
+        detail = f"{request.method} is not possible here; {headers['Allow']} is."
     slug = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
-    return problem(request, error.status_code, slug, detail, headers=dict(error.headers or {}))
+    return problem(request, error.status_code, slug, detail, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Every method of the path: the router itself names those of its first route alone."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    fitting = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in fitting for method in route.methods or ()})
+
+
+async def _hung_up(request: Request, error: Exception) -> Response:
+    return problem(request, 400, "client-hung-up", "The connection ended before the body did.")
 
 
 async def _bug(request: Request, error: Exception) -> Response:

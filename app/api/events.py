@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Request, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.types import Receive, Scope, Send
 
 from app.api.schemas import summary_json
 from app.api.tasks import MISSING
@@ -26,33 +27,40 @@ async def stream_task(request: Request, task_id: int) -> Response:
     """Live state and progress. Each `task` event carries the task without payload and result; the stream ends with it."""
     services: Services = request.app.state.services
     streams: Streams = request.app.state.streams
-    streams.ensure_room()
     task = await services.tasks.get(task_id)
-    return EventSourceResponse(
-        streams.counted(_changes(services, task)), ping=PING_SECONDS, headers={"Cache-Control": "no-store"}
-    )
+    streams.take()
+    return CountedStream(streams, _changes(services, task))
 
 
 class Streams:
-    """Counts the open streams of this process. A stream counts from its first byte, so a client that never listens
-    cannot use a place up."""
+    """Counts the open streams of this process."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._open = 0
 
-    def ensure_room(self) -> None:
-        """Raise Overloaded when as many streams are open as may be."""
+    def take(self) -> None:
+        """Count one more. Raises Overloaded when as many are open as may be."""
         if self._open >= self._most:
             raise Overloaded(f"{self._open} event streams are open already.")
-
-    async def counted(self, stream: AsyncIterator[ServerSentEvent]) -> AsyncIterator[ServerSentEvent]:
         self._open += 1
+
+    def give_back(self) -> None:
+        self._open -= 1
+
+
+class CountedStream(EventSourceResponse):
+    """Gives its place back however it ends: a client may be gone before the first event is even asked for."""
+
+    def __init__(self, streams: Streams, events: AsyncIterator[ServerSentEvent]) -> None:
+        super().__init__(events, ping=PING_SECONDS, headers={"Cache-Control": "no-store"})
+        self._streams = streams
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            async for event in stream:
-                yield event
+            await super().__call__(scope, receive, send)
         finally:
-            self._open -= 1
+            self._streams.give_back()
 
 
 async def _changes(services: Services, task: Task) -> AsyncIterator[ServerSentEvent]:

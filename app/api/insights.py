@@ -7,11 +7,17 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
+from app.api.errors import Problem
 from app.api.schemas import OPTIONS
 from app.services.executors import Executor
 from app.services.wiring import Services
 
 router = APIRouter(tags=["insights"])
+
+UNAVAILABLE: dict[str, Any] = {
+    "model": Problem,
+    "description": "The store is not available; try again after Retry-After seconds.",
+}
 
 
 class TaskTypeView(BaseModel):
@@ -97,14 +103,14 @@ def _type_view(executor: Executor, services: Services) -> dict[str, Any]:
         "task_type": executor.task_type,
         "description": executor.description,
         "max_attempts": executor.max_attempts or services.settings.max_attempts,
-        "timeout_seconds": executor.timeout_seconds or services.settings.timeout_seconds,
+        "timeout_seconds": float(executor.timeout_seconds or services.settings.timeout_seconds),
         "shared": executor.shares_runner,
         "payload_schema": executor.payload.model_json_schema(),
         "example": dict(executor.example) if executor.example is not None else None,
     }
 
 
-@router.get("/queues", response_class=Response, responses={200: {"model": QueueList}})
+@router.get("/queues", response_class=Response, responses={200: {"model": QueueList}, 503: UNAVAILABLE})
 async def list_queues(request: Request) -> Response:
     """Depth and age of each queue that has unfinished tasks."""
     services: Services = request.app.state.services
@@ -125,7 +131,7 @@ async def list_queues(request: Request) -> Response:
     return _answer({"items": items})
 
 
-@router.get("/workers", response_class=Response, responses={200: {"model": WorkerList}})
+@router.get("/workers", response_class=Response, responses={200: {"model": WorkerList}, 503: UNAVAILABLE})
 async def list_workers(request: Request) -> Response:
     """The workers that were heard of lately, and what each one runs."""
     services: Services = request.app.state.services
@@ -137,7 +143,7 @@ async def list_workers(request: Request) -> Response:
     return _answer({"items": items})
 
 
-@router.get("/stats", response_class=Response, responses={200: {"model": StatsView}})
+@router.get("/stats", response_class=Response, responses={200: {"model": StatsView}, 503: UNAVAILABLE})
 async def read_stats(request: Request) -> Response:
     """Totals over all queues."""
     services: Services = request.app.state.services

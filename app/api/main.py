@@ -46,9 +46,8 @@ def serve(
         _refuse(str(error), 1)
     # The processes read their settings from the environment; what the command line said goes there.
     os.environ["API_HOST"], os.environ["API_PORT"] = settings.api_host, str(listener.getsockname()[1])
-    typer.echo(
-        f"Listening on http://{settings.api_host}:{listener.getsockname()[1]} (documentation at /docs)", err=True
-    )
+    shown = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
+    typer.echo(f"Listening on http://{shown}:{listener.getsockname()[1]} (documentation at /docs)", err=True)
     _run(settings, listener, workers)
 
 

@@ -63,6 +63,10 @@ def _document(app: FastAPI, registry: ExecutorRegistry) -> dict[str, Any]:
     _, schemas = models_json_schema([(model, "validation") for model in _BODIES], ref_template=_REFERENCE)
     components = document.setdefault("components", {}).setdefault("schemas", {})
     components.update(schemas["$defs"])
+    for path in document["paths"].values():
+        for operation in path.values():
+            for answer in operation["responses"].values():
+                _as_problem(answer)
     content = document["paths"]["/tasks"]["post"]["requestBody"]["content"]["application/json"]
     content["examples"] = {
         executor.task_type: {"value": {"task_type": executor.task_type, "payload": dict(executor.example)}}
@@ -70,3 +74,10 @@ def _document(app: FastAPI, registry: ExecutorRegistry) -> dict[str, Any]:
         if executor.example is not None
     }
     return document
+
+
+def _as_problem(answer: dict[str, Any]) -> None:
+    """Give a described error its media type; FastAPI knows only one for every answer of a route."""
+    content = answer.get("content", {})
+    if content.get("application/json", {}).get("schema", {}).get("$ref", "").endswith("/Problem"):
+        content["application/problem+json"] = content.pop("application/json")

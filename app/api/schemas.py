@@ -77,8 +77,10 @@ class TaskPage(BaseModel):
 
 
 class AttemptView(BaseModel):
-    """One run of a task. `outcome` is null while it runs; `delay_seconds` is the wait chosen after it."""
+    """One run of a task. `lease` counts every claim and never repeats; `attempt` counts what was charged and starts anew
+    after a retry by hand. `outcome` is null while it runs; `delay_seconds` is the wait chosen after it."""
 
+    lease: int
     attempt: int
     outcome: str | None
     worker_id: str | None

@@ -13,6 +13,7 @@ from pydantic import AwareDatetime
 
 from app.api.body import read_json
 from app.api.errors import Problem, problem
+from app.api.insights import UNAVAILABLE
 from app.api.openapi import json_body
 from app.api.schemas import (
     AttemptList,
@@ -38,6 +39,7 @@ router = APIRouter(tags=["tasks"])
 JSON = "application/json"
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 MOST_WHOLE_ITEMS = 100
+FILTERS = ("status", "task_type", "queue", "tag", "created_after", "created_before", "parent_id")
 RETRY_AFTER_SECONDS = 1
 
 Name = Annotated[str, Query(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
@@ -49,7 +51,7 @@ WRONG: dict[int | str, dict[str, object]] = {
     413: {"model": Problem, "description": "The body or a payload is too large."},
     415: {"model": Problem, "description": "The body is not declared as JSON."},
     422: {"model": Problem, "description": "The request does not fit."},
-    503: {"model": Problem, "description": "The store is not available; try again after Retry-After seconds."},
+    503: UNAVAILABLE,
 }
 MISSING: dict[int | str, dict[str, object]] = {
     404: {"model": Problem, "description": "There is no such task."},
@@ -59,6 +61,18 @@ MISSING: dict[int | str, dict[str, object]] = {
 CONFLICT: dict[int | str, dict[str, object]] = {
     409: {"model": Problem, "description": "The task's present state forbids it."}
 }
+
+
+def _refuse_unknown_query(request: Request, *known: str) -> None:
+    """Raise InvalidRequest for a query parameter nobody reads: a filter with a typo would otherwise list everything."""
+    if not request.scope["query_string"]:
+        return
+    for name in request.query_params:
+        if name not in known:
+            message = f"{name[:100]}: there is no such parameter here. Known: {', '.join(known)}."
+            raise InvalidRequest(
+                message, [{"location": ["query", name], "message": message, "type": "extra_forbidden"}]
+            )
 
 
 def _services(request: Request) -> Services:
@@ -136,6 +150,7 @@ async def list_tasks(
     ] = None,
 ) -> Response:
     """Tasks, newest first, without payloads and results unless `include` asks for them."""
+    _refuse_unknown_query(request, *FILTERS, "limit", "cursor", "include")
     wanted = TaskFilter(
         statuses=tuple(status or ()),
         task_type=task_type,
@@ -183,6 +198,7 @@ def _decoded(cursor: str) -> int:
 @router.get("/tasks/{task_id}", response_class=Response, responses={200: {"model": TaskView}, 304: {}, **MISSING})
 async def read_task(request: Request, task_id: int, wait: Wait = 0) -> Response:
     """The task as it is now, or as soon as it has ended within `wait` seconds."""
+    _refuse_unknown_query(request, "wait")
     content = task_json(await _awaited(_services(request), task_id, wait))
     tag = f'"{hashlib.blake2b(content, digest_size=8).hexdigest()}"'
     if _matches(request.headers.get("if-none-match"), tag):
@@ -219,6 +235,7 @@ async def _awaited(services: Services, task_id: int, wait: float) -> Task:
 )
 async def read_result(request: Request, task_id: int, wait: Wait = 0) -> Response:
     """The bare result of a completed task."""
+    _refuse_unknown_query(request, "wait")
     task = await _awaited(_services(request), task_id, wait)
     if task.status is Status.COMPLETED and task.result is not None:
         return Response(task.result, media_type=JSON)

@@ -7,6 +7,7 @@ AppError
 │   ├── StoreUnavailable     the database cannot be written in time (busy, full, read-only)
 │   └── SchemaError          the database's schema cannot be brought to the version this program needs
 ├── InvalidRequest           what the caller sent is refused; nothing was stored
+│   ├── MalformedJson        the body is no JSON that every store can keep
 │   ├── UnknownTaskType      no executor has that name
 │   └── PayloadInvalid       the payload does not fit its executor's model
 ├── NotFound                 there is no such row
@@ -14,6 +15,8 @@ AppError
 │   ├── UniqueKeyTaken       another unfinished task holds the unique key
 │   └── IdempotencyMismatch  the idempotency key was used before with another body
 ├── TooLarge                 a body, payload or result is over its limit
+├── UnsupportedMediaType     the body is declared as something other than JSON
+├── Overloaded               as much of this goes on already as may; trying again later may work
 └── LeaseLost                the worker's right to finish an attempt is gone
 """
 

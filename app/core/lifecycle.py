@@ -256,9 +256,7 @@ def edited(task: Task, edit: Edit, now: datetime, priority_step_seconds: float) 
     """
     values = dict(edit.values)
     if "max_attempts" in values and values["max_attempts"] <= task.attempts:
-        message = f"max_attempts must be above the {task.attempts} attempts already made."
-        fault = {"location": ["max_attempts"], "message": message, "type": "too_few_attempts"}
-        raise InvalidRequest(message, [fault])
+        raise _wrong("max_attempts", f"must be above the {task.attempts} attempts already made")
     priority = values.get("priority", task.priority)
     if "scheduled_at" in values:
         ready_at = max(values["scheduled_at"] or now, now)
@@ -267,9 +265,15 @@ def edited(task: Task, edit: Edit, now: datetime, priority_step_seconds: float) 
             values["status"] = _waiting_status(task, ready_at > now)
         if values["status"] is not Status.PENDING:
             values["scheduled_at"] = ready_at
+        if task.expires_at is not None and task.expires_at <= ready_at:
+            raise _wrong("scheduled_at", f"must be before expires_at, {task.expires_at.isoformat()}")
     elif priority != task.priority:
         values["rank"] = task.rank - round((priority - task.priority) * priority_step_seconds * 1000)
     return values
+
+
+def _wrong(field: str, message: str) -> InvalidRequest:
+    return InvalidRequest(f"{field} {message}.", [{"location": [field], "message": message, "type": "value_error"}])
 
 
 def _waiting_status(task: Task, delayed: bool) -> Status:

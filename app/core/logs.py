@@ -114,8 +114,9 @@ class LogSubscriber:
                 fields["again_in_seconds"] = round(change.delay_seconds, 2)
             if change.failure_reason is not None:
                 fields["reason"] = str(change.failure_reason)
-            write = self._log.info if change.error is None else self._log.warning
-            write(f"released ({one.outcome})" if change.status is Status.PENDING else str(change.status), **fields)
+            expected = change.error is None or change.status is Status.CANCELLED
+            write = self._log.info if expected else self._log.warning
+            write("released" if change.status is Status.PENDING else str(change.status), **fields)
 
     def _refused(self, event: events.LeasesRefused) -> None:
         self._log.info("late writes refused", tasks=list(event.ids[:20]), count=len(event.ids), worker=event.worker_id)

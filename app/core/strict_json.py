@@ -2,13 +2,15 @@
 
 import json
 import re
+from collections import Counter
 from typing import Any, NoReturn
 
 from app.core.errors import MalformedJson
 from app.core.task import LARGEST_INTEGER
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_BRACKETS_AND_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+# Possessive, and content with a string that never ends: otherwise each quote in one would be tried to the end of the body.
+_BRACKETS_AND_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.?)*+(?:"|\Z)|[\[{]|[\]}]', re.DOTALL)
 
 
 def parse(raw: bytes, max_depth: int) -> Any:
@@ -51,8 +53,8 @@ def _depth(raw: bytes) -> int:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        times = Counter(key for key, _ in pairs)
+        twice = times.most_common(1)[0][0]
         raise MalformedJson(f"The key {twice[:100]!r} appears twice in one object.")
     return value
 

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Text,
     cast,
     func,
+    literal,
     literal_column,
     select,
     text,
@@ -25,7 +26,7 @@ from sqlalchemy.sql import bindparam, column
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import TableValuedAlias
 
-__all__ = ["flag", "given_rows", "insert_or", "later_of", "next_task_ids", "number", "string", "whole"]
+__all__ = ["flag", "given_rows", "holds", "insert_or", "later_of", "next_task_ids", "number", "string", "whole"]
 
 
 class _JsonElements(FunctionElement[Any]):
@@ -94,6 +95,29 @@ def _sqlite_later(element: _Later, compiler: Any, **options: Any) -> str:
 @compiles(_Later, "postgresql")
 def _postgresql_later(element: _Later, compiler: Any, **options: Any) -> str:
     return f"greatest({compiler.process(element.clauses, **options)})"
+
+
+class _Place(FunctionElement[int]):
+    """Where the second text begins in the first, from 1; 0 if it does not occur. Case counts (SQLite's LIKE ignores it)."""
+
+    name = "place"
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(_Place, "sqlite")
+def _sqlite_place(element: _Place, compiler: Any, **options: Any) -> str:
+    return f"instr({compiler.process(element.clauses, **options)})"
+
+
+@compiles(_Place, "postgresql")
+def _postgresql_place(element: _Place, compiler: Any, **options: Any) -> str:
+    return f"strpos({compiler.process(element.clauses, **options)})"
+
+
+def holds(text_column: ColumnElement[Any], part: str) -> ColumnElement[bool]:
+    """True where the text has `part` in it, letter for letter."""
+    return _Place(type_coerce(text_column, Text), literal(part, Text)) > literal_column("0")
 
 
 async def next_task_ids(connection: AsyncConnection, count: int) -> Sequence[int]:

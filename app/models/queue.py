@@ -15,6 +15,7 @@ from sqlalchemy import (
     Select,
     Update,
     bindparam,
+    case,
     delete,
     false,
     func,
@@ -249,6 +250,8 @@ _apply = (
         deaths=whole(_given, "deaths"),
         runs_alone=flag(_given, "runs_alone"),
         lease_expires_at=null(),
+        # What an attempt said of itself stays with a task that has ended, and means nothing to the next attempt.
+        progress=case((string(_given, "finished_at").is_not(None), tasks.c.progress), else_=null()),
     )
     .returning(tasks.c.id)
 )

@@ -9,13 +9,11 @@ import orjson
 from sqlalchemy import (
     ColumnElement,
     ColumnExpressionArgument,
-    Text,
     delete,
     literal_column,
     or_,
     select,
     true,
-    type_coerce,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.core.clock import to_milliseconds
 from app.core.task import UNFINISHED, WAITING, NewTask, Status, Task, rank_of
 from app.models import tables
-from app.models.dialects import given_rows, insert_or, next_task_ids, number, string, whole
+from app.models.dialects import given_rows, holds, insert_or, next_task_ids, number, string, whole
 from app.models.tables import tasks
 from app.models.types import join_names
 
@@ -97,9 +95,18 @@ def stored_task(task: NewTask, task_id: int, now: datetime, priority_step_second
         rank=rank_of(ready_at, task.priority, priority_step_seconds),
         attempts=0,
         lease=0,
-        created_at=now.replace(microsecond=now.microsecond // 1000 * 1000),
-        **{name: getattr(task, name) for name in _ASKED},
+        **{name: getattr(task, name) for name in _ASKED}
+        | {
+            "created_at": _as_stored(now),
+            "scheduled_at": task.scheduled_at and _as_stored(task.scheduled_at),
+            "expires_at": task.expires_at and _as_stored(task.expires_at),
+        },
     )
+
+
+def _as_stored(moment: datetime) -> datetime:
+    """`moment` to the millisecond, as it will be read again."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def _new_row(task: Task) -> dict[str, Any]:
@@ -144,7 +151,7 @@ def _conditions(wanted: TaskFilter) -> list[ColumnExpressionArgument[bool]]:
         if value is not None:
             conditions.append(column == value)
     if wanted.tag is not None:
-        conditions.append(type_coerce(tasks.c.tags, Text).contains(f"|{wanted.tag}|", autoescape=True))
+        conditions.append(holds(tasks.c.tags, f"|{wanted.tag}|"))
     if wanted.created_after is not None:
         conditions.append(tasks.c.created_at > wanted.created_after)
     if wanted.created_before is not None:
@@ -220,9 +227,15 @@ class Version:
     status: Status
     lease: int
     attempts: int
+    max_attempts: int
     rank: int
+    priority: int
     progress: str | None
     cancel_requested_at: datetime | None
+    scheduled_at: datetime | None
+    parent_id: int | None
+    tags: tuple[str, ...]
+    metadata: str | None
 
 
 _VERSION = tuple(tasks.c[name] for name in Version.__dataclass_fields__)

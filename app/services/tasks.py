@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from app.core.clock import Clock
@@ -66,16 +67,17 @@ class TaskService:
         now = self._clock()
         ids: list[int] = []
         async with self._database.write() as connection:
-            orphans = await self._without_parent(connection, tasks)
-            if orphans:
-                raise _no_parent(tasks[min(orphans)].parent_id, ["tasks", min(orphans)])
+            faults = await self._faults(connection, tasks, now)
+            if faults:
+                place, (field, message) = min(faults.items())
+                raise _refusal(field, message, ["tasks", place])
             for start in range(0, len(tasks), ROWS_A_STATEMENT):
                 chunk = tasks[start : start + ROWS_A_STATEMENT]
                 given, stored = await rows.insert_new(connection, chunk, now, self._step)
                 refused = [task for id_, task in zip(given, chunk, strict=True) if id_ not in stored]
-                if refused:
-                    raise _collision(refused[0], await self._owners(connection, refused))
                 ids += given
+                if refused:
+                    raise _collision(refused[0], await self._owners(connection, refused), within=ids)
         self._bus.publish(TasksSubmitted(tuple(ids), tuple(tasks)))
         return ids
 
@@ -165,10 +167,11 @@ class TaskService:
     async def _store(self, tasks: Sequence[NewTask]) -> list[Submitted | Exception]:
         now = self._clock()
         async with self._database.write() as connection:
-            orphans = await self._without_parent(connection, tasks)
-            sound = [task for place, task in enumerate(tasks) if place not in orphans]
+            faults = await self._faults(connection, tasks, now)
+            sound = [task for place, task in enumerate(tasks) if place not in faults]
             given, stored = await rows.insert_new(connection, sound, now, self._step) if sound else ([], set())
             refused = [task for id_, task in zip(given, sound, strict=True) if id_ not in stored]
+            refused += [tasks[place] for place in faults]
             owners = await self._owners(connection, refused) if refused else []
         if stored:
             pairs = [pair for pair in zip(given, sound, strict=True) if pair[0] in stored]
@@ -176,21 +179,33 @@ class TaskService:
         ids = iter(given)
         answers: list[Submitted | Exception] = []
         for place, task in enumerate(tasks):
-            if place in orphans:
-                answers.append(_no_parent(task.parent_id, []))
+            if place in faults:
+                # A repeated request gets its first answer, even if it would no longer be accepted now.
+                answers.append(_replay(task, owners) or _refusal(*faults[place], []))
                 continue
             id_ = next(ids)
-            fresh = id_ in stored
-            answers.append(Submitted(rows.stored_task(task, id_, now, self._step)) if fresh else _judge(task, owners))
+            if id_ in stored:
+                answers.append(Submitted(rows.stored_task(task, id_, now, self._step)))
+            else:
+                answers.append(_replay(task, owners) or _collision(task, owners))
         return answers
 
-    async def _without_parent(self, connection: Connection, tasks: Sequence[NewTask]) -> set[int]:
-        """Places in `tasks` whose parent does not exist."""
-        wanted = {task.parent_id for task in tasks if task.parent_id is not None}
-        if not wanted:
-            return set()
-        found = await rows.get_many(connection, wanted)
-        return {place for place, task in enumerate(tasks) if task.parent_id and task.parent_id not in found}
+    async def _faults(
+        self, connection: Connection, tasks: Sequence[NewTask], now: datetime
+    ) -> dict[int, tuple[str, str]]:
+        """What only the moment of storing can tell: place in `tasks` -> (field, what is wrong with it)."""
+        faults = {
+            place: ("expires_at", "must be later than now and than the start")
+            for place, task in enumerate(tasks)
+            if task.expires_at is not None and task.expires_at <= max(now, task.scheduled_at or now)
+        }
+        parents = {task.parent_id for task in tasks if task.parent_id is not None}
+        if parents:
+            found = await rows.get_many(connection, parents)
+            for place, task in enumerate(tasks):
+                if task.parent_id is not None and task.parent_id not in found:
+                    faults[place] = ("parent_id", f"names no task: there is no {task.parent_id}")
+        return faults
 
     async def _owners(self, connection: Connection, refused: Iterable[NewTask]) -> list[Task]:
         idempotency_keys = {task.idempotency_key for task in refused if task.idempotency_key}
@@ -198,27 +213,29 @@ class TaskService:
         return await rows.find_by_keys(connection, idempotency_keys, unique_keys)
 
 
-def _judge(refused: NewTask, owners: Sequence[Task]) -> Submitted | Exception:
-    """What a submission gets that collided: the task its idempotency key already made, or why not."""
+def _replay(refused: NewTask, owners: Sequence[Task]) -> Submitted | IdempotencyMismatch | None:
+    """The task that the submission's idempotency key made before, or that its key belongs to another request."""
     for owner in owners:
         if refused.idempotency_key is not None and owner.idempotency_key == refused.idempotency_key:
             if owner.request_hash == refused.request_hash:
                 return Submitted(owner, replayed=True)
             return IdempotencyMismatch(refused.idempotency_key, owner.id)
-    return _collision(refused, owners)
+    return None
 
 
-def _collision(refused: NewTask, owners: Sequence[Task]) -> Conflict:
+def _collision(refused: NewTask, owners: Sequence[Task], within: Sequence[int] = ()) -> Conflict:
+    """Who holds the unique key. `within`: ids of the same request, which will not exist once it is refused."""
     for owner in owners:
         if refused.unique_key is not None and owner.unique_key == refused.unique_key:
+            if owner.id in within:
+                return Conflict(f"Two tasks of this request have the unique key {refused.unique_key!r}.")
             return UniqueKeyTaken(refused.unique_key, owner.id, owner.status)
     return Conflict("The task collides with another one.")
 
 
-def _no_parent(parent_id: int | None, location: list[str | int]) -> InvalidRequest:
-    message = f"There is no task {parent_id} to be the parent."
-    fault: dict[str, Any] = {"location": [*location, "parent_id"], "message": message, "type": "unknown_parent"}
-    return InvalidRequest(message, [fault])
+def _refusal(field: str, message: str, location: list[str | int]) -> InvalidRequest:
+    fault: dict[str, Any] = {"location": [*location, field], "message": message, "type": "value_error"}
+    return InvalidRequest(f"{field} {message}.", [fault])
 
 
 def _current_attempt(task: Task) -> Attempt | None:

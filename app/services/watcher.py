@@ -86,13 +86,14 @@ class ChangeWatcher:
             ear.close()
 
     async def _look(self) -> None:
+        # Who comes while we look was not asked for; the next look is theirs.
+        asked = [(task_id, waiter) for task_id, waiters in self._waiters.items() for waiter in waiters]
         try:
             async with self._database.read() as connection:
                 versions = await rows.versions(connection, list(self._waiters))
         except StoreUnavailable as error:
             structlog.get_logger("app.watcher").warning("cannot look for changes now", reason=str(error))
             return
-        for task_id, waiters in self._waiters.items():
-            for waiter in waiters:
-                if versions.get(task_id) != waiter.seen:
-                    waiter.changed.set()
+        for task_id, waiter in asked:
+            if versions.get(task_id) != waiter.seen:
+                waiter.changed.set()

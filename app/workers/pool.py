@@ -192,7 +192,13 @@ class RunnerPool:
             if (id_, lease) in runner.given:
                 self.progress[id_, lease] = JsonText(text)
         for id_, lease, text, fields in message.get("log", ()):
-            self._log.info(text, task=id_, lease=lease, fields=fields)
+            given = runner.given.get((id_, lease))
+            where = (
+                {"type": given.task.task_type, "queue": given.task.queue, "attempt": given.task.attempt}
+                if given
+                else {}
+            )
+            self._log.info(text, task=id_, **where, worker=self._worker_id, fields=fields)
         for number, id_, lease, data in message.get("checkpoint", ()):
             self._in_background(self._checkpoint(runner, number, id_, lease, JsonText(data)))
         for id_, lease, seconds, *words in message.get("done", ()):

@@ -179,8 +179,7 @@ class RunnerProcess(asyncio.Protocol):
         assert process is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        output = (_log_output(process.stdout, process.pid), _log_output(process.stderr, process.pid))
-        pumps = [asyncio.create_task(pump) for pump in output]
+        pumps = [asyncio.create_task(self._log_output(stream)) for stream in (process.stdout, process.stderr)]
         code = await process.wait()
         _kill_group(process.pid)  # whatever it started and left behind
         for pump in pumps:
@@ -189,6 +188,24 @@ class RunnerProcess(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
         self._owner.gone(self, _evidence(code))
+
+    async def _log_output(self, stream: asyncio.StreamReader) -> None:
+        """Log what the runner prints, line by line, without ever falling behind a flood."""
+        log = structlog.get_logger("app.runner").bind(pid=self.pid)
+        window, lines, dropped = time.monotonic(), 0, 0
+        while chunk := await stream.read(1 << 16):
+            now = time.monotonic()
+            if now - window > 1:
+                if dropped:
+                    log.warning("runner printed more than is logged", lines_dropped=dropped)
+                window, lines, dropped = now, 0, 0
+            inside = [given.task.id for given in list(self.given.values())[:10]]
+            for line in chunk.decode("utf-8", "replace").splitlines():
+                if lines >= OUTPUT_LINES_A_SECOND:
+                    dropped += 1
+                elif line.strip():
+                    lines += 1
+                    log.info("printed", tasks=inside, line=line[:500])
 
 
 def _run_entry(one: Given) -> list[Any]:
@@ -213,21 +230,3 @@ def _evidence(code: int) -> str:
         return f"its runner was killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"its runner was killed by signal {-code}"
-
-
-async def _log_output(stream: asyncio.StreamReader, pid: int) -> None:
-    """Log what the runner prints, line by line, without ever falling behind a flood."""
-    log = structlog.get_logger("app.runner")
-    window, lines, dropped = time.monotonic(), 0, 0
-    while chunk := await stream.read(1 << 16):
-        now = time.monotonic()
-        if now - window > 1:
-            if dropped:
-                log.warning("runner printed more than is logged", pid=pid, lines_dropped=dropped)
-            window, lines, dropped = now, 0, 0
-        for line in chunk.decode("utf-8", "replace").splitlines():
-            if lines >= OUTPUT_LINES_A_SECOND:
-                dropped += 1
-            elif line.strip():
-                lines += 1
-                log.info("printed", pid=pid, line=line[:500])

@@ -231,7 +231,11 @@ class Runner:
                 return ["cancelled", storable(str(error), 500) or "the executor cancelled the task"]
             case Retry():
                 return ["error", *described(error), True, _seconds(error.after)]
-            case Fail() | Unstorable() | ValidationError():
+            case Unstorable() | ValidationError():
+                # Raised by us around the executor: a traceback would show our code, not the user's.
+                kind, message, _ = described(error)
+                return ["error", kind, message, None, False, None]
+            case Fail():
                 return ["error", *described(error), False, None]
             case _:
                 return ["error", *described(error), True, None]

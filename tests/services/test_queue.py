@@ -133,7 +133,7 @@ async def test_low_priority_waits_a_bounded_time_longer_whatever_arrives(
     assert timedelta(minutes=149) <= clock() - began <= timedelta(minutes=151)
 
 
-async def test_progress_is_stored_while_the_lease_holds(
+async def test_progress_is_stored_while_the_lease_holds_and_ends_with_its_attempt(
     services: Services, submit: Submit, claim: Claim, settle: Settle
 ) -> None:
     task_id = await submit()
@@ -142,7 +142,7 @@ async def test_progress_is_stored_while_the_lease_holds(
     assert (await services.tasks.get(task_id)).progress == '{"percent":5}'
     await settle(task, Errored("E", "again"))
     await services.queue.save_progress([(task.id, task.lease, JsonText('{"percent":99}'))])
-    assert (await services.tasks.get(task_id)).progress == '{"percent":5}'
+    assert (await services.tasks.get(task_id)).progress is None
 
 
 async def test_two_workers_never_get_the_same_task(services: Services, submit: Submit, claim: Claim) -> None:

@@ -90,7 +90,7 @@ async def test_a_parent_must_exist(services: Services, submit: Submit) -> None:
     parent = await submit()
     child = await submit(parent_id=parent)
     assert (await services.tasks.get(child)).parent_id == parent
-    with pytest.raises(InvalidRequest, match="no task 999"):
+    with pytest.raises(InvalidRequest, match="there is no 999"):
         await submit(parent_id=999)
 
 

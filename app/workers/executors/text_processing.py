@@ -65,10 +65,10 @@ def process_text(payload: TextProcessing, context: Context) -> dict[str, Any]:
     """
     operations = _operations(payload)
     result = {}
-    for done, (name, run) in enumerate(operations):
-        if len(operations) > 1:
-            context.progress(100 * done / len(operations), name)
+    for done, (name, run) in enumerate(operations, start=1):
         result[name] = run()
+        if len(operations) > 1:
+            context.progress(round(100 * done / len(operations), 1), name)
     return result
 
 

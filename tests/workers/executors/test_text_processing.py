@@ -78,7 +78,7 @@ def test_progress_is_told_between_operations_and_only_if_there_are_several() -> 
     process_text(TextProcessing(text="Hi", operations=["language"]), Context(reports=reports))
     assert reports.progresses == []
     process_text(TextProcessing(text="Hi", operations=["language", "statistics"]), Context(reports=reports))
-    assert reports.progresses == [(0, "statistics", None), (50, "language", None)]
+    assert reports.progresses == [(50.0, "statistics", None), (100.0, "language", None)]
 
 
 def test_a_stopped_attempt_ends_at_the_next_operation() -> None:
