@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from app.core.retry import RetryPolicy
 from app.services.executors import Cancel, Context, Fail, Retry, Snooze, executor
@@ -29,6 +29,18 @@ class Anything(BaseModel):
     what: str
 
 
+class BrokenModel(BaseModel):
+    """Its validator has a bug."""
+
+    what: str
+
+    @field_validator("what")
+    @classmethod
+    def look_up(cls, what: str) -> str:
+        known: dict[str, str] = {}
+        return known[what]
+
+
 AT_ONCE = RetryPolicy(base_seconds=0.01, ceiling_seconds=0.02)
 
 
@@ -36,6 +48,11 @@ AT_ONCE = RetryPolicy(base_seconds=0.01, ceiling_seconds=0.02)
 def echo(payload: Number, context: Context) -> dict[str, int]:
     """Give the number back."""
     return {"number": payload.number}
+
+
+@executor("broken_model", payload=BrokenModel)
+def broken_model(payload: BrokenModel, context: Context) -> None:
+    """Never runs: its payload cannot be checked."""
 
 
 @executor("echo_shared", payload=Number)

@@ -21,15 +21,20 @@ from app.services.wiring import open_services
 DESCRIPTION = "Submit a task over HTTP and get its id at once; workers do it; fetch the result. Errors are RFC 9457."
 
 
-class TrailingSlash:
-    """Makes `/tasks` and `/tasks/` one path, without a redirect that a POST would not survive."""
+class Leniency:
+    """Makes `/tasks` and `/tasks/` one path, without a redirect that a POST would not survive; and answers HEAD as GET, of
+    which the server sends the head alone. (HEAD of an endless stream would never end, so that one stays refused.)"""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and len(scope["path"]) > 1 and scope["path"].endswith("/"):
-            scope = {**scope, "path": scope["path"][:-1]}
+        if scope["type"] == "http":
+            path = scope["path"]
+            if len(path) > 1 and path.endswith("/"):
+                scope = {**scope, "path": path[:-1]}
+            if scope["method"] == "HEAD" and not scope["path"].endswith("/events"):
+                scope = {**scope, "method": "GET"}
         await self._app(scope, receive, send)
 
 
@@ -44,7 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         lifespan=_lifespan(settings),
     )
-    app.add_middleware(TrailingSlash)
+    app.add_middleware(Leniency)
     add_error_handlers(app)
     for router in (tasks.router, events.router, insights.router, health.router):
         # Side by side, not nested: an included router is matched as a whole first, a tenth of the work of a request.

@@ -104,9 +104,12 @@ def _idempotency_key(request: Request) -> str | None:
     key = request.headers.get("idempotency-key")
     if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
         message = "Idempotency-Key must be 1 to 255 visible ASCII characters."
-        fault = {"location": ["header", "Idempotency-Key"], "message": message, "type": "value_error"}
-        raise InvalidRequest(message, [fault])
+        raise InvalidRequest(message, [_in_header(message)])
     return key
+
+
+def _in_header(message: str) -> dict[str, object]:
+    return {"location": ["header", "Idempotency-Key"], "message": message, "type": "value_error"}
 
 
 @router.post(
@@ -120,6 +123,9 @@ async def create_tasks(request: Request) -> Response:
     """Store many tasks in one transaction, all or none. The ids come in the order of the tasks."""
     services = _services(request)
     settings = services.settings
+    if _idempotency_key(request) is not None:
+        message = "Idempotency-Key is for single submissions; give the tasks of a bulk unique keys instead."
+        raise InvalidRequest(message, [_in_header(message)])
     bulk = await read_json(request, BulkSubmission, settings.max_bulk_body_bytes, settings.max_json_depth)
     if len(bulk.tasks) > settings.max_bulk_tasks:
         message = f"At most {settings.max_bulk_tasks} tasks go into one bulk submission, not {len(bulk.tasks)}."

@@ -26,7 +26,11 @@ def configure_logging(level: str, style: str, stream: TextIO = sys.stderr) -> No
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if people else "iso", utc=not people),
     ]
-    renderer = structlog.dev.ConsoleRenderer() if people else structlog.processors.JSONRenderer()
+    renderer = (
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if people
+        else structlog.processors.JSONRenderer()
+    )
     finish: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if not people:
         finish.append(structlog.processors.format_exc_info)

@@ -46,11 +46,12 @@ Choose = Callable[[Sequence[Head]], Sequence[Wish]]
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What came of one exchange: new work, checkpoints of earlier attempts by task id, and whether more waits."""
+    """What came of one exchange: new work, checkpoints of earlier attempts by task id. Where nothing was claimed,
+    `next_due_at` is when the next delayed task is due, None if there is none."""
 
     claimed: tuple[ClaimedTask, ...] = ()
     checkpoints: dict[int, list[JsonText]] = field(default_factory=dict)
-    more_waits: bool = False
+    next_due_at: datetime | None = None
 
 
 class TaskQueue:
@@ -175,7 +176,7 @@ class TaskQueue:
             claimed += await rows.claim(connection, wish.pairs, wish.room, worker_id, now, until)
         again = [task.id for task in claimed if task.lease > 1]
         checkpoints = await rows.checkpoints_of(connection, again) if again else {}
-        return Exchange(tuple(claimed), checkpoints, more_waits=bool(heads))
+        return Exchange(tuple(claimed), checkpoints, None if claimed else await rows.next_due(connection))
 
     def _tell(self, worker_id: str, ended: Sequence[Ended], changes: Sequence[Change]) -> None:
         by_lease = {(one.task.id, one.task.lease): one for one in ended}

@@ -148,6 +148,10 @@ class Intake:
         except ValidationError as error:
             faults = located_faults(error, [*location, "payload"])
             raise PayloadInvalid(f"The payload does not fit {executor.task_type}.", faults) from None
+        except Exception as error:  # a validator of user code may raise anything; what it does to input is a refusal
+            message = f"The payload could not be checked: {type(error).__name__} in the model of {executor.task_type}."
+            fault = {"location": [*location, "payload"], "message": message, "type": "validator_failed"}
+            raise PayloadInvalid(message, [fault]) from error
         return JsonText(text.decode())
 
 

@@ -69,7 +69,7 @@ class RunnerProcess(asyncio.Protocol):
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "app.workers.runner", str(theirs.fileno())),
+                *(sys.executable, "-m", "app.workers.runner", str(theirs.fileno()), str(os.getpid())),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,

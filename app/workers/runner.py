@@ -1,4 +1,4 @@
-"""The child process that runs user code. Started by the worker as `python -m app.workers.runner FD`.
+"""The child process that runs user code. Started by the worker as `python -m app.workers.runner FD WORKER_PID`.
 
 The main thread does nothing but run executors: a plain one has it to itself; `async def` ones share an event loop on
 it. A second thread, the wire, talks to the worker, so that stop requests, progress and finished work go through while
@@ -9,6 +9,7 @@ seconds or null · snoozed, seconds, message · cancelled, message · stopped, r
 """
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import queue
@@ -255,8 +256,11 @@ class Runner:
         try:
             self._listen()
         except BaseException:
+            # The worker may be gone, and with it whoever would read this.
+            with contextlib.suppress(OSError):
+                traceback.print_exc()
+        finally:
             # Without its wire a runner is deaf; dying at once lets the worker start another.
-            traceback.print_exc()
             os._exit(1)
 
     def _listen(self) -> None:
@@ -344,14 +348,16 @@ def _seconds(after: float) -> float:
     return min(max(float(after), 0.0), 10 * 365 * 86400.0)
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when the worker dies, whatever it is doing then (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before we could ask
+        os._exit(1)
 
 
 def main() -> None:
-    die_with_parent()
+    die_with_parent(int(sys.argv[2]))
     # Terminals and service managers signal the whole group; only the worker decides when we end. A handler instead of
     # SIG_IGN, because programs that user code starts would inherit the ignoring.
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from random import Random
 from typing import Any
 
@@ -23,7 +24,8 @@ from app.workers.process import Given
 
 TICK_SECONDS = 0.05
 PROGRESS_SECONDS = 0.1
-BEAT_SECONDS = 2.0
+BEAT_SECONDS = 1.0
+IDLE_BEAT_SECONDS = 0.2
 SELF_FENCE = 0.8
 """A worker that could not renew for this part of its lease kills what it runs, before anyone else may have it."""
 MOST_SETTLED = 500
@@ -51,6 +53,8 @@ class Worker:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._renewed_at: dict[Lease, float] = {}
+        self._next_due_at: datetime | None = None
+        self._shown_running: list[Lease] = []
         self._random = Random()  # noqa: S311 jitter, not secrets
 
     def stop(self) -> None:
@@ -126,6 +130,7 @@ class Worker:
             self._every(PROGRESS_SECONDS, self._save_progress),
             self._every(settings.lease_seconds / 3, self._renew),
             self._every(BEAT_SECONDS, lambda: self._beat(row)),
+            self._every(IDLE_BEAT_SECONDS, lambda: self._beat_when_idle(row)),
         ]
 
     # The loop.
@@ -138,7 +143,12 @@ class Worker:
                 raise PluginError(self._pool.broken)
             more = await self._exchange(row)
             if not more:
-                await self._look.wait()
+                await self._wait_for_a_change(self._seconds_to_next_due())
+
+    def _seconds_to_next_due(self) -> float:
+        if self._next_due_at is None:
+            return 3600.0
+        return max(0.001, (self._next_due_at - self._services.database.clock()()).total_seconds())
 
     async def _exchange(self, row: WorkerRow) -> bool:
         """One exchange with the store. True if there is reason for another one at once."""
@@ -160,6 +170,7 @@ class Worker:
             await self._settle_one_by_one(row, ended)
             return True
         self._forget(ended)
+        self._next_due_at = exchange.next_due_at
         for task in exchange.claimed:
             self._renewed_at[task.id, task.lease] = asked_at
         self._pool.place(exchange.claimed, exchange.checkpoints)
@@ -202,6 +213,7 @@ class Worker:
         self._pool.give_back_unstarted()
         deadline = time.monotonic() + self._settings.shutdown_grace_seconds
         while (self._pool.running() or self._pool.ended) and time.monotonic() < deadline and not self._hurry.is_set():
+            self._look.clear()
             await self._settle_ended(row)
             await self._wait_for_a_change(min(0.2, deadline - time.monotonic()))
         if self._pool.running() and not self._hurry.is_set():
@@ -209,7 +221,6 @@ class Worker:
             await self._wait_for_a_change(min(0.5, self._settings.stop_grace_seconds))
 
     async def _wait_for_a_change(self, seconds: float) -> None:
-        self._look.clear()
         try:
             async with asyncio.timeout(max(0.0, seconds)):
                 await self._look.wait()
@@ -308,9 +319,16 @@ class Worker:
             except StoreUnavailable as error:
                 await self._endure("checkpoint", error)
 
+    async def _beat_when_idle(self, row: WorkerRow) -> None:
+        """Say at once that nothing runs any more, instead of showing for a while what has ended."""
+        if self._shown_running and not self._pool.running():
+            await self._beat(row)
+
     async def _beat(self, row: WorkerRow) -> None:
         state = "stopping" if self._stopping.is_set() else "running"
-        running = [_shown(given) for given in self._pool.running()[:100]]
+        begun = [given for given in self._pool.running() if given.began is not None][:100]
+        self._shown_running = [given.key for given in begun]
+        running = [_shown(given) for given in begun]
         await self._services.workers.beat(row, state, JsonText(orjson.dumps(running).decode()))
 
 

@@ -3,7 +3,7 @@ from datetime import timedelta
 
 import pytest
 
-from app.core.errors import Conflict, IdempotencyMismatch, InvalidRequest, NotFound, UniqueKeyTaken
+from app.core.errors import Conflict, IdempotencyMismatch, InvalidRequest, NotFound, PayloadInvalid, UniqueKeyTaken
 from app.core.events import TasksSubmitted
 from app.core.lifecycle import Completed, Edit, Errored, Released
 from app.core.task import JsonText, Status
@@ -84,6 +84,11 @@ async def test_bulk_is_all_or_nothing(services: Services, submit: Submit) -> Non
         '{"number":1000}',
         '{"number":2499}',
     ]
+
+
+async def test_a_validator_of_user_code_that_breaks_refuses_its_payload_and_nothing_more(services: Services) -> None:
+    with pytest.raises(PayloadInvalid, match="KeyError in the model of broken_model"):
+        services.intake.prepare(Submission(task_type="broken_model", payload={"what": "x"}))
 
 
 async def test_a_parent_must_exist(services: Services, submit: Submit) -> None:

@@ -89,6 +89,14 @@ async def test_a_task_whose_worker_was_killed_runs_again_and_the_death_can_be_se
     await until(lambda: not any(is_alive(pid) for pid in runners))
 
 
+async def test_a_worker_killed_while_its_runners_start_leaves_none(house: House) -> None:
+    for _ in range(3):
+        worker = await house.worker(**QUICK)
+        runners = children_of(worker.pid)
+        await worker.kill()
+        await until(lambda runners=runners: not any(is_alive(pid) for pid in runners))
+
+
 async def test_a_frozen_worker_that_wakes_up_changes_nothing(house: House) -> None:
     _, client = await house.api(**QUICK)
     frozen = await house.worker("--name", "same-name", **QUICK)

@@ -257,6 +257,14 @@ async def test_a_delayed_task_starts_when_it_is_due(start: Start) -> None:
     assert timedelta(milliseconds=-1) <= task.started_at - task.scheduled_at
 
 
+async def test_a_waiting_worker_wakes_at_the_next_due_time(start: Start) -> None:
+    """Nothing else wakes it here: it polls every hour."""
+    running = await start(poll_seconds=3600)
+    await running.run("echo")
+    task = await running.run("echo", delay_seconds=0.4)
+    assert task.status is Status.COMPLETED
+
+
 async def test_a_worker_is_listed_while_it_lives(start: Start, tmp_path: Path) -> None:
     running = await start(processes=1, concurrency=4)
     (row,) = await until(running.services.insights.workers)
@@ -269,6 +277,12 @@ async def test_a_worker_is_listed_while_it_lives(start: Start, tmp_path: Path) -
 
     await until(shown)
     (tmp_path / "go").touch()
+
+    async def idle() -> bool:
+        (row,) = await running.services.insights.workers()
+        return row.running == "[]"
+
+    await until(idle)
     await running.stop()
     assert await running.services.insights.workers() == []
 
