@@ -1,0 +1,313 @@
+"""The budgets, measured side by side in one run: medians of interleaved rounds, ratios against a bare FastAPI application.
+
+    python benchmarks/budgets.py            all of it, about four minutes
+    python benchmarks/budgets.py --quick    shorter rounds, one minute, rougher
+    python benchmarks/budgets.py --only submit,pickup
+
+Every figure is with synchronous=FULL: an answer is sent after the commit is on disk.
+"""
+
+import argparse
+import asyncio
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import text
+
+from app.core.clock import to_milliseconds
+from app.core.task import JsonText
+from app.models import queue as rows
+from app.models.database import Connection, Database
+from app.models.queue import Completion
+from benchmarks.house import House, cpu_seconds, load, open_house, pss_mb, tree
+
+BODY = {"task_type": "bench.nothing", "payload": {"number": 12345}}
+PAYLOAD = '{"number":1}'
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. `met` is None where there is no budget to meet."""
+
+    what: str
+    measured: str
+    budget: str
+    met: bool | None
+
+
+class Bench:
+    def __init__(self, rounds: int, seconds: float, console: Console) -> None:
+        self.rounds, self.seconds, self.console = rounds, seconds, console
+
+    def compared(self, ours: Callable[[], float], theirs: Callable[[], float]) -> tuple[float, float, float]:
+        """Medians of both, and the median of the ratio pair by pair, which holds when the machine's speed drifts."""
+        pairs = [(ours(), theirs()) for _ in range(self.rounds)]
+        medians = [statistics.median(column) for column in zip(*pairs, strict=True)]
+        return medians[0], medians[1], statistics.median(mine / yours for mine, yours in pairs)
+
+    def submit(self, house: House) -> list[Row]:
+        _, address = house.api()
+        _, bare = house.bare()
+        rate = lambda url: lambda: load(f"{url}/tasks", "POST", BODY, seconds=self.seconds).per_second  # noqa: E731
+        for warm in (rate(address), rate(bare)):
+            warm()
+        mine, yours, ratio = self.compared(rate(address), rate(bare))
+        return [
+            Row(
+                "POST /tasks, 64 clients",
+                f"{mine:,.0f}/s, {ratio:.2f} of bare ({yours:,.0f}/s)",
+                ">= 0.5",
+                ratio >= 0.5,
+            )
+        ]
+
+    def read(self, house: House) -> list[Row]:
+        _, address = house.api()
+        _, bare = house.bare()
+        task_id = httpx.post(f"{address}/tasks", json=BODY).json()["id"]
+        rate = lambda url: lambda: load(url, seconds=self.seconds).per_second  # noqa: E731
+        mine, yours, ratio = self.compared(rate(f"{address}/tasks/{task_id}"), rate(f"{bare}/tasks/1"))
+        return [
+            Row(
+                "GET /tasks/{id}, 64 clients",
+                f"{mine:,.0f}/s, {ratio:.2f} of bare ({yours:,.0f}/s)",
+                ">= 0.6",
+                ratio >= 0.6,
+            )
+        ]
+
+    def bulk(self, house: House) -> list[Row]:
+        _, address = house.api()
+        body = {"tasks": [BODY] * 10_000}
+        took = []
+        for _ in range(self.rounds + 1):
+            began = time.perf_counter()
+            httpx.post(f"{address}/tasks/bulk", json=body, timeout=60).raise_for_status()
+            took.append(time.perf_counter() - began)
+        rate = 10_000 / statistics.median(took[1:])
+        return [Row("POST /tasks/bulk, 10,000 a request", f"{rate:,.0f} tasks/s", ">= 20,000/s", rate >= 20_000)]
+
+    def drain(self, house: House) -> list[Row]:
+        _, address = house.api()
+        count = 20_000
+        worker = house.worker(address)
+        self._drain(address, 2000)
+        rates = [self._drain(address, count) for _ in range(self.rounds)]
+        memory = {pid: pss_mb(pid) for pid in tree(worker.pid)}
+        house.stop(worker)
+        limit = asyncio.run(raw_claim_and_complete(house.folder / "raw.db", count))
+        rate = statistics.median(rates)
+        parent, runner = memory.pop(worker.pid), max(memory.values())
+        return [
+            Row(
+                "drain no-op tasks, one worker",
+                f"{rate:,.0f}/s, {rate / limit:.2f} of raw SQLite ({limit:,.0f}/s)",
+                ">= 0.4",
+                rate >= 0.4 * limit,
+            ),
+            Row("memory of the worker parent", f"{parent:.0f} MB", "<= 70 MB", parent <= 70),
+            Row("memory of a runner", f"{runner:.0f} MB", "<= 60 MB", runner <= 60),
+        ]
+
+    def _drain(self, address: str, count: int) -> float:
+        """Tasks a second from the first tenth to the end, so that a worker asleep does not count."""
+        done = lambda: int(httpx.get(f"{address}/stats").json()["completed"])  # noqa: E731
+        before = done()
+        for _ in range(count // 10_000 or 1):
+            body = {"tasks": [BODY] * min(count, 10_000)}
+            httpx.post(f"{address}/tasks/bulk", json=body, timeout=60).raise_for_status()
+        began, at = time.perf_counter(), done()
+        while (now := done()) < before + count:
+            time.sleep(0.05)
+        return (now - at) / (time.perf_counter() - began)
+
+    def pickup(self, house: House) -> list[Row]:
+        _, address = house.api()
+        worker = house.worker(address)
+        body = {"task_type": "bench.now", "payload": {}}
+        delays = []
+        with httpx.Client(base_url=address) as client:
+            for number in range(220 if self.rounds > 1 else 80):
+                sent = time.time_ns()
+                task_id = client.post("/tasks", json=body).json()["id"]
+                result = client.get(f"/tasks/{task_id}", params={"wait": 10}).json()["result"]
+                if number >= 20:
+                    delays.append((result["began_ns"] - sent) / 1e6)
+                time.sleep(0.02)
+        quantiles = statistics.quantiles(delays, n=100)
+        pids = tree(worker.pid)
+        used, began = cpu_seconds(pids), time.perf_counter()
+        time.sleep(5 if self.rounds > 1 else 3)
+        share = 100 * (cpu_seconds(pids) - used) / (time.perf_counter() - began)
+        return [
+            Row(
+                "idle pick-up, POST to first line of code",
+                f"p50 {quantiles[49]:.1f} ms, p99 {quantiles[98]:.1f} ms",
+                "p50 <= 5, p99 <= 15 ms",
+                quantiles[49] <= 5 and quantiles[98] <= 15,
+            ),
+            Row("CPU of an idle worker, runners included", f"{share:.1f} %", "<= 1 %", share <= 1),
+        ]
+
+    def latency(self, house: House) -> list[Row]:
+        """The seed's figures, seen by one more client while four submit and a worker drains."""
+        api, address = house.api()
+        house.worker(address)
+        task_id = httpx.post(f"{address}/tasks", json=BODY).json()["id"]
+        calls: dict[str, tuple[float, Callable[[httpx.Client], httpx.Response]]] = {
+            "create": (50, lambda client: client.post("/tasks", json=BODY)),
+            "status": (20, lambda client: client.get(f"/tasks/{task_id}")),
+            "list": (30, lambda client: client.get("/tasks", params={"limit": 50})),
+            "health": (10, lambda client: client.get("/health")),
+        }
+        seconds = 10 if self.rounds > 1 else 4
+        took = asyncio.run(self._beside_load(address, calls, seconds))
+        memory = pss_mb(api.pid)
+        result = []
+        for name, (goal, _) in calls.items():
+            quantiles = statistics.quantiles(took[name], n=100)
+            measured = f"p50 {quantiles[49]:.1f} ms, p99 {quantiles[98]:.1f} ms"
+            result.append(
+                Row(
+                    f"{name}, while 4 clients submit and a worker drains",
+                    measured,
+                    f"p99 < {goal:.0f} ms",
+                    quantiles[98] < goal,
+                )
+            )
+        return [*result, Row("memory of the API", f"{memory:.0f} MB", "<= 90 MB", memory <= 90)]
+
+    async def _beside_load(self, address: str, calls: dict[str, Any], seconds: float) -> dict[str, list[float]]:
+        pressure = asyncio.create_task(asyncio.to_thread(load, f"{address}/tasks", "POST", BODY, 4, seconds))
+        took: dict[str, list[float]] = {name: [] for name in calls}
+
+        def probe() -> None:
+            with httpx.Client(base_url=address) as client:
+                while not pressure.done():
+                    for name, (_, call) in calls.items():
+                        began = time.perf_counter()
+                        call(client).raise_for_status()
+                        took[name].append((time.perf_counter() - began) * 1000)
+
+        await asyncio.to_thread(probe)
+        await pressure
+        return took
+
+    def growth(self, house: House) -> list[Row]:
+        small = asyncio.run(claim_cost(house.folder / "small.db", 1_000, 0))
+        waiting = asyncio.run(claim_cost(house.folder / "waiting.db", 100_000, 0))
+        finished = asyncio.run(
+            claim_cost(house.folder / "finished.db", 1_000, 1_000_000 if self.rounds > 1 else 200_000)
+        )
+        return [
+            Row(
+                "claim of 10 with 100,000 waiting",
+                f"{waiting:.2f} ms, {waiting / small:.2f} of a small table",
+                "<= 1.3",
+                waiting <= 1.3 * small,
+            ),
+            Row(
+                "claim of 10 with 1,000,000 finished",
+                f"{finished:.2f} ms, {finished / small:.2f} of a small table",
+                "<= 1.3",
+                finished <= 1.3 * small,
+            ),
+        ]
+
+
+async def raw_claim_and_complete(path: Path, count: int) -> float:
+    """Tasks a second of our claim and complete statements alone, 100 a transaction, with nothing around them."""
+    database = Database(f"sqlite:///{path}")
+    await database.open()
+    now = database.clock()()
+    async with database.write() as connection:
+        await fill(connection, count, "pending")
+    began = time.perf_counter()
+    claimed: list[Any] = []
+    for _ in range(count // 100 + 1):
+        async with database.write() as connection:
+            if claimed:
+                done = [Completion(task.id, task.lease, JsonText('{"number":1}'), now) for task in claimed]
+                await rows.complete(connection, done, now)
+            until = now + timedelta(seconds=30)
+            claimed = await rows.claim(connection, [("default", "bench.nothing")], 100, "raw", now, until)
+    rate = count / (time.perf_counter() - began)
+    await database.close()
+    return rate
+
+
+async def claim_cost(path: Path, waiting: int, finished: int) -> float:
+    """Milliseconds of one claim of ten, heads and promotion included, in a transaction that is undone; the median."""
+    database = Database(f"sqlite:///{path}")
+    await database.open()
+    async with database.write() as connection:
+        await fill(connection, finished, "completed")
+        await fill(connection, waiting, "pending")
+        await connection.execute(text("ANALYZE"))
+    now, took = database.clock()(), []
+    for _ in range(40):
+        async with database._durable.connect() as connection:
+            await connection.exec_driver_sql("BEGIN IMMEDIATE")
+            began = time.perf_counter()
+            await rows.promote_due(connection, now, 1000)
+            pairs = [(head.queue, head.task_type) for head in await rows.waiting_heads(connection)]
+            await rows.claim(connection, pairs, 10, "w", now, now + timedelta(seconds=30))
+            took.append((time.perf_counter() - began) * 1000)
+            await connection.rollback()
+    await database.close()
+    return statistics.median(took)
+
+
+async def fill(connection: Connection, count: int, status: str) -> None:
+    """`count` rows in `status`, made by the store itself."""
+    if not count:
+        return
+    now = to_milliseconds(Database("sqlite:///unused").clock()())
+    ended = status == "completed"
+    statement = text(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :count)"
+        " INSERT INTO tasks (task_type, queue, status, priority, rank, payload, result, attempts, max_attempts,"
+        " timeout_seconds, lease, created_at, started_at, finished_at)"
+        " SELECT 'bench.nothing', 'default', :status, 0, :now + i, :payload, :result, :ended, 3, 300, :ended,"
+        " :now, :moment, :moment FROM n"
+    )
+    values = {"count": count, "status": status, "now": now, "ended": int(ended)}
+    await connection.execute(
+        statement, values | {"payload": PAYLOAD, "result": PAYLOAD if ended else None, "moment": now if ended else None}
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = ("submit", "read", "bulk", "drain", "pickup", "latency", "growth")
+    parser.add_argument("--quick", action="store_true", help="shorter rounds")
+    parser.add_argument("--only", default=",".join(names), help=f"some of: {', '.join(names)}")
+    options = parser.parse_args()
+    console = Console(width=120)
+    bench = Bench(1 if options.quick else 5, 1.5 if options.quick else 3.0, console)
+    table = Table("what", "measured", "budget", "met", title="Budgets (synchronous=FULL)")
+    missed = 0
+    for name in options.only.split(","):
+        console.print(f"measuring {name} ...", style="dim")
+        with open_house() as house:
+            for row in getattr(bench, name)(house):
+                missed += row.met is False
+                console.print(f"  {row.what}: {row.measured}")
+                table.add_row(row.what, row.measured, row.budget, {True: "yes", False: "NO", None: ""}[row.met])
+    console.print(table)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
