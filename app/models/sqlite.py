@@ -19,6 +19,7 @@ from sqlalchemy.dialects.sqlite.aiosqlite import (
     SQLiteDialect_aiosqlite,
 )
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.util.concurrency import await_
 
 try:
@@ -26,6 +27,7 @@ try:
 except ImportError:  # no wheel for this platform: the interpreter's own library, if `wal_is_safe` trusts it
     import sqlite3 as sqlite
 
+BEGIN = "BEGIN IMMEDIATE"
 VERSION: str = sqlite.sqlite_version
 _SAFE_BACKPORTS = {(3, 50): 7, (3, 44): 6}
 TURN_SECONDS = 0.0005
@@ -48,7 +50,7 @@ class PatientCursor(sqlite.Cursor):  # type: ignore[misc]  # the wheel ships no 
     """Waits for its turn to write, in the database thread, so that neither the loop nor SQLite's handler has to."""
 
     def execute(self, sql: str, parameters: Any = (), /) -> "PatientCursor":
-        if sql != "BEGIN IMMEDIATE":
+        if sql != BEGIN:
             super().execute(sql, parameters)
             return self
         deadline = time.monotonic() + DEADLINE_SECONDS
@@ -65,6 +67,9 @@ class PatientCursor(sqlite.Cursor):  # type: ignore[misc]  # the wheel ships no 
 
 class GuardedConnection(sqlite.Connection):  # type: ignore[misc]  # the wheel ships no types
     """A connection that refuses to work in a forked child: SQLite's locks do not survive a fork."""
+
+    begins_first = False
+    """Set by `begin_with_next`: the next statement is preceded by BEGIN IMMEDIATE."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -101,7 +106,11 @@ class _OneTrip:
         await self._connection._execute(self._run, verb, operation, parameters)  # type: ignore[no-untyped-call]
 
     def _run(self, verb: str, operation: str, parameters: Any) -> None:
-        cursor = self._connection._conn.cursor()
+        connection: Any = self._connection._conn  # a GuardedConnection; aiosqlite knows the standard one alone
+        cursor = connection.cursor()
+        if connection.begins_first:
+            connection.begins_first = False
+            cursor.execute(BEGIN)
         getattr(cursor, verb)(operation, parameters)
         self.description, self.rowcount, self.lastrowid = cursor.description, cursor.rowcount, cursor.lastrowid
         self._rows = cursor.fetchall() if cursor.description else []
@@ -160,6 +169,11 @@ class PinnedSqliteDialect(SQLiteDialect_aiosqlite):
     def do_commit(self, dbapi_connection: DBAPIConnection) -> None:
         if self.get_driver_connection(dbapi_connection).in_transaction:
             dbapi_connection.commit()
+
+
+def begin_with_next(connection: PoolProxiedConnection) -> None:
+    """Have the next statement on `connection` take the write lock first, in the same trip to the database thread."""
+    connection.driver_connection._conn.begins_first = True  # type: ignore[union-attr]
 
 
 registry.register("sqlite.pinned", __name__, PinnedSqliteDialect.__name__)

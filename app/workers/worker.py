@@ -22,10 +22,10 @@ from app.services.wiring import Services
 from app.workers.pool import CANCEL, LEASE_LOST, SHUTDOWN, PoolOptions, RunnerPool
 from app.workers.process import Given
 
-TICK_SECONDS = 0.05
+TICK_SECONDS = 0.1
 PROGRESS_SECONDS = 0.1
-BEAT_SECONDS = 1.0
-IDLE_BEAT_SECONDS = 0.2
+BEAT_SECONDS = 5.0
+IDLE_BEAT_SECONDS = 0.25
 SELF_FENCE = 0.8
 """A worker that could not renew for this part of its lease kills what it runs, before anyone else may have it."""
 MOST_SETTLED = 500

@@ -146,14 +146,42 @@ async def test_a_writer_that_never_ends_is_an_error_for_the_others_and_never_a_h
     database: Database, monkeypatch: pytest.MonkeyPatch, clock: FrozenClock
 ) -> None:
     monkeypatch.setattr(sqlite, "DEADLINE_SECONDS", 0.2)
-    async with database.write():
+    async with database.write() as holding:
+        await holding.execute(text("SELECT 1"))
         began = time.monotonic()
         with pytest.raises(StoreUnavailable, match="locked"):
-            async with database.write(durable=False):
-                pass
+            async with database.write(durable=False) as connection:
+                await connection.execute(text("SELECT 1"))
         assert 0.1 < time.monotonic() - began < 5
     async with database.write(durable=False) as connection:
         await tasks.insert_new(connection, [new_task()], clock(), STEP)
+
+
+async def test_a_transaction_of_this_process_that_never_ends_is_an_error_too(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "DEADLINE_SECONDS", 0.1)
+    async with database.write():
+        with pytest.raises(StoreUnavailable, match="does not end"):
+            async with database.write():
+                pass
+
+
+async def test_a_write_takes_the_lock_before_it_reads(database: Database, insert: Insert) -> None:
+    """A transaction that reads first and writes later would fail at once when somebody else wrote in between."""
+    await insert()
+    async with database.write() as first:
+        await first.execute(text("SELECT * FROM tasks"))
+        other = asyncio.create_task(_add_one(database))
+        await first.execute(text("UPDATE tasks SET priority = priority + 1"))
+    await other
+    async with database.read() as connection:
+        assert await connection.scalar(text("SELECT priority FROM tasks")) == 11
+
+
+async def _add_one(database: Database) -> None:
+    async with database.write(durable=False) as connection:
+        await connection.execute(text("UPDATE tasks SET priority = priority + 10"))
 
 
 async def test_two_writers_that_never_pause_both_get_their_turns(database: Database) -> None:
@@ -175,7 +203,8 @@ async def test_a_cancelled_writer_gives_the_lock_back(database: Database) -> Non
     inside = asyncio.Event()
 
     async def hold() -> None:
-        async with database.write():
+        async with database.write() as connection:
+            await connection.execute(text("SELECT 1"))
             inside.set()
             await asyncio.Event().wait()
 

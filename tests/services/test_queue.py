@@ -161,8 +161,8 @@ async def test_a_store_that_cannot_be_written_is_said_and_changes_nothing(
         await connection.exec_driver_sql("PRAGMA query_only=ON")
     with pytest.raises(StoreUnavailable):
         await settle(task, DONE)
-    async with services.database._durable.connect() as connection:
-        await connection.exec_driver_sql("PRAGMA query_only=OFF")
+    await services.database._writers[0].close()
+    await services.database._durable.dispose()
     assert (await services.tasks.get(task_id)).status is Status.RUNNING
     await settle(task, DONE)
     assert (await services.tasks.get(task_id)).status is Status.COMPLETED
