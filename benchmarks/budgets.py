@@ -9,6 +9,8 @@ Every figure is with synchronous=FULL: an answer is sent after the commit is on 
 
 import argparse
 import asyncio
+import http.client
+import json
 import statistics
 import sys
 import time
@@ -89,11 +91,12 @@ class Bench:
 
     def bulk(self, house: House) -> list[Row]:
         _, address = house.api()
-        body = {"tasks": [BODY] * 10_000}
+        body = json.dumps({"tasks": [BODY] * 10_000})
+        headers = {"Content-Type": "application/json"}
         took = []
         for _ in range(self.rounds + 1):
             began = time.perf_counter()
-            httpx.post(f"{address}/tasks/bulk", json=body, timeout=60).raise_for_status()
+            httpx.post(f"{address}/tasks/bulk", content=body, headers=headers, timeout=60).raise_for_status()
             took.append(time.perf_counter() - began)
         rate = 10_000 / statistics.median(took[1:])
         return [Row("POST /tasks/bulk, 10,000 a request", f"{rate:,.0f} tasks/s", ">= 20,000/s", rate >= 20_000)]
@@ -135,16 +138,22 @@ class Bench:
     def pickup(self, house: House) -> list[Row]:
         _, address = house.api()
         worker = house.worker(address)
-        body = {"task_type": "bench.now", "payload": {}}
         delays = []
-        with httpx.Client(base_url=address) as client:
-            for number in range(220 if self.rounds > 1 else 80):
-                sent = time.time_ns()
-                task_id = client.post("/tasks", json=body).json()["id"]
-                result = client.get(f"/tasks/{task_id}", params={"wait": 10}).json()["result"]
-                if number >= 20:
-                    delays.append((result["began_ns"] - sent) / 1e6)
-                time.sleep(0.02)
+        # The standard library's client: a richer one spends a millisecond of its own before the first byte leaves.
+        client = http.client.HTTPConnection(address.removeprefix("http://"))
+
+        def call(method: str, path: str, body: str | None = None) -> Any:
+            client.request(method, path, body, {"Content-Type": "application/json"})
+            return json.loads(client.getresponse().read())
+
+        for number in range(220 if self.rounds > 1 else 80):
+            sent = time.time_ns()
+            task_id = call("POST", "/tasks", '{"task_type": "bench.now", "payload": {}}')["id"]
+            result = call("GET", f"/tasks/{task_id}?wait=10")["result"]
+            if number >= 20:
+                delays.append((result["began_ns"] - sent) / 1e6)
+            time.sleep(0.02)
+        client.close()
         quantiles = statistics.quantiles(delays, n=100)
         pids = tree(worker.pid)
         used, began = cpu_seconds(pids), time.perf_counter()

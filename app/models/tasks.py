@@ -80,7 +80,8 @@ async def insert_new(
     What was not stored collides with a `unique_key` or an `idempotency_key` of a row or of an earlier one in `new`.
     """
     ids = list(await next_task_ids(connection, len(new)))
-    rows = [_new_row(stored_task(task, id_, now, priority_step_seconds)) for task, id_ in zip(new, ids, strict=True)]
+    created_at = to_milliseconds(now)
+    rows = [_new_row(task, id_, now, created_at, priority_step_seconds) for task, id_ in zip(new, ids, strict=True)]
     stored = await connection.scalars(_insert, {"rows": orjson.dumps(rows).decode()})
     return ids, set(stored)
 
@@ -109,11 +110,31 @@ def _as_stored(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def _new_row(task: Task) -> dict[str, Any]:
-    row = {name: getattr(task, name) for name in _new}
-    for name in ("created_at", "scheduled_at", "expires_at"):
-        row[name] = None if row[name] is None else to_milliseconds(row[name])
-    return row | {"tags": join_names(task.tags)}
+def _new_row(task: NewTask, task_id: int, now: datetime, now_milliseconds: int, step_seconds: float) -> dict[str, Any]:
+    """The same row as the statement takes it. Built without the detour over `Task`, which is ten times its cost."""
+    starts_at = task.scheduled_at
+    waits = starts_at is not None and starts_at > now
+    return {
+        "id": task_id,
+        "task_type": task.task_type,
+        "queue": task.queue,
+        "status": "scheduled" if waits else "pending",
+        "priority": task.priority,
+        "rank": rank_of(starts_at if waits and starts_at else now, task.priority, step_seconds),
+        "payload": task.payload,
+        "max_attempts": task.max_attempts,
+        "timeout_seconds": task.timeout_seconds,
+        "created_at": now_milliseconds,
+        "scheduled_at": None if starts_at is None else to_milliseconds(starts_at),
+        "expires_at": None if task.expires_at is None else to_milliseconds(task.expires_at),
+        "unique_key": task.unique_key,
+        "idempotency_key": task.idempotency_key,
+        "request_hash": task.request_hash,
+        "parent_id": task.parent_id,
+        "tags": join_names(task.tags),
+        "metadata": task.metadata,
+        "traceparent": task.traceparent,
+    }
 
 
 async def get_many(connection: AsyncConnection, ids: Collection[int]) -> dict[int, Task]:
