@@ -29,6 +29,7 @@ from sqlalchemy import text
 
 from app.core.clock import to_milliseconds
 from app.core.task import JsonText
+from app.models import chores
 from app.models import queue as rows
 from app.models.database import Connection, Database
 from app.models.queue import Completion
@@ -269,7 +270,7 @@ async def claim_cost(path: Path, waiting: int, finished: int) -> float:
         async with database._durable.connect() as connection:
             await connection.exec_driver_sql("BEGIN IMMEDIATE")
             began = time.perf_counter()
-            await rows.promote_due(connection, now, 1000)
+            await chores.promote_due(connection, now, 1000)
             pairs = [(head.queue, head.task_type) for head in await rows.waiting_heads(connection)]
             await rows.claim(connection, pairs, 10, "w", now, now + timedelta(seconds=30))
             took.append((time.perf_counter() - began) * 1000)

@@ -1,6 +1,6 @@
 """Where SQLite and PostgreSQL differ in their SQL; every statement elsewhere is written once, for both."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -29,21 +29,39 @@ from sqlalchemy.sql.selectable import TableValuedAlias
 __all__ = ["flag", "given_rows", "holds", "insert_or", "later_of", "next_task_ids", "number", "string", "whole"]
 
 
-class _JsonElements(FunctionElement[Any]):
+class _Spelled(FunctionElement[Any]):
+    """A function that each dialect has under a name of its own."""
+
+    inherit_cache = True
+    spelled: Mapping[str, str]
+
+
+@compiles(_Spelled)
+def _spell(element: _Spelled, compiler: Any, **options: Any) -> str:
+    arguments: str = compiler.process(element.clauses, **options)
+    return element.spelled[compiler.dialect.name] % arguments
+
+
+class _JsonElements(_Spelled):
     """The elements of a JSON array, one a row, in a column `value`."""
 
-    name = "json_elements"
     inherit_cache = True
+    spelled: Mapping[str, str] = {"sqlite": "json_each(%s)", "postgresql": "jsonb_array_elements(CAST(%s AS jsonb))"}
 
 
-@compiles(_JsonElements, "sqlite")
-def _sqlite_elements(element: _JsonElements, compiler: Any, **options: Any) -> str:
-    return f"json_each({compiler.process(element.clauses, **options)})"
+class _Later(_Spelled):
+    """The greater of two values."""
+
+    inherit_cache = True
+    spelled: Mapping[str, str] = {"sqlite": "max(%s)", "postgresql": "greatest(%s)"}
 
 
-@compiles(_JsonElements, "postgresql")
-def _postgresql_elements(element: _JsonElements, compiler: Any, **options: Any) -> str:
-    return f"jsonb_array_elements(CAST({compiler.process(element.clauses, **options)} AS jsonb))"
+class _Place(_Spelled):
+    """Where the second text begins in the first, from 1; 0 if it does not occur. Case counts (SQLite's LIKE ignores it)."""
+
+    inherit_cache = True
+    type = BigInteger()
+    spelled: Mapping[str, str] = {"sqlite": "instr(%s)", "postgresql": "strpos(%s)"}
 
 
 def given_rows(parameter: str) -> TableValuedAlias:
@@ -78,41 +96,8 @@ def flag(rows: TableValuedAlias, name: str) -> ColumnElement[bool]:
 
 
 def later_of(first: ColumnElement[Any], second: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The greater of two values (MAX with two arguments on SQLite, GREATEST on PostgreSQL)."""
+    """The greater of two values."""
     return _Later(first, second)
-
-
-class _Later(FunctionElement[Any]):
-    name = "later"
-    inherit_cache = True
-
-
-@compiles(_Later, "sqlite")
-def _sqlite_later(element: _Later, compiler: Any, **options: Any) -> str:
-    return f"max({compiler.process(element.clauses, **options)})"
-
-
-@compiles(_Later, "postgresql")
-def _postgresql_later(element: _Later, compiler: Any, **options: Any) -> str:
-    return f"greatest({compiler.process(element.clauses, **options)})"
-
-
-class _Place(FunctionElement[int]):
-    """Where the second text begins in the first, from 1; 0 if it does not occur. Case counts (SQLite's LIKE ignores it)."""
-
-    name = "place"
-    type = BigInteger()
-    inherit_cache = True
-
-
-@compiles(_Place, "sqlite")
-def _sqlite_place(element: _Place, compiler: Any, **options: Any) -> str:
-    return f"instr({compiler.process(element.clauses, **options)})"
-
-
-@compiles(_Place, "postgresql")
-def _postgresql_place(element: _Place, compiler: Any, **options: Any) -> str:
-    return f"strpos({compiler.process(element.clauses, **options)})"
 
 
 def holds(text_column: ColumnElement[Any], part: str) -> ColumnElement[bool]:

@@ -1,4 +1,4 @@
-"""Statements for what workers and chores do with tasks: claim, renew, settle, sweep and upkeep, a batch in each.
+"""Statements for what workers do with tasks: claim, renew, settle, report. A batch in each.
 
 Every write to a running task names its lease: a worker that lost it matches no row and changes nothing.
 """
@@ -31,7 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.clock import to_milliseconds
 from app.core.lifecycle import Change
-from app.core.task import Attempt, ClaimedTask, FailureReason, JsonText, Status, Task, TaskError
+from app.core.task import Attempt, ClaimedTask, JsonText, Task, TaskError
 from app.models import tables
 from app.models.dialects import flag, given_rows, later_of, string, whole
 from app.models.tables import checkpoints, task_attempts, tasks
@@ -41,10 +41,6 @@ Lease = tuple[int, int]
 """(task id, lease): the right to write to one attempt."""
 
 _PENDING: ColumnElement[bool] = literal_column(tables.PENDING)
-_RUNNING: ColumnElement[bool] = literal_column(tables.RUNNING)
-_DELAYED: ColumnElement[bool] = literal_column(tables.DELAYED)
-_UNSTARTED: ColumnElement[bool] = literal_column(tables.UNSTARTED)
-_FINISHED: ColumnElement[bool] = literal_column(tables.FINISHED)
 
 _given = given_rows("rows")
 _FIELDS = tuple(tasks.c[name] for name in Task.__dataclass_fields__)
@@ -333,86 +329,3 @@ async def checkpoints_of(connection: AsyncConnection, task_ids: Collection[int])
 async def drop_checkpoints(connection: AsyncConnection, task_ids: Collection[int]) -> None:
     """Forget the checkpoints of tasks that have ended."""
     await connection.execute(delete(checkpoints).where(checkpoints.c.task_id.in_(task_ids)))
-
-
-async def expired_leases(connection: AsyncConnection, now: datetime, limit: int) -> list[Task]:
-    """Running tasks whose lease is over, oldest first, locked; those that another sweeper holds are left to it."""
-    statement = (
-        select(*_FIELDS)
-        .where(_RUNNING, tasks.c.lease_expires_at < now)
-        .order_by(tasks.c.lease_expires_at, tasks.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    return [Task(*row) for row in await connection.execute(statement)]
-
-
-_due = (
-    select(tasks.c.id)
-    .where(_DELAYED, tasks.c.scheduled_at <= bindparam("now", type_=Moment))
-    .order_by(tasks.c.scheduled_at, tasks.c.id)
-    .limit(bindparam("most"))
-    .with_for_update(skip_locked=True)
-)
-_promote = (
-    update(tasks)
-    .where(tasks.c.id.in_(_due), _DELAYED)
-    .values(status=literal_column("'pending'"))
-    .returning(tasks.c.queue)
-)
-
-
-async def promote_due(connection: AsyncConnection, now: datetime, limit: int) -> list[str]:
-    """Make up to `limit` due tasks ready. Their rank was set when they were delayed. Returns the queue of each."""
-    return list(await connection.scalars(_promote, {"now": now, "most": limit}))
-
-
-async def next_due(connection: AsyncConnection) -> datetime | None:
-    """When the next scheduled or retrying task is due, None if there is none."""
-    return await connection.scalar(
-        select(tasks.c.scheduled_at).where(_DELAYED).order_by(tasks.c.scheduled_at, tasks.c.id).limit(1)
-    )
-
-
-async def expire_unstarted(connection: AsyncConnection, now: datetime, limit: int, error: JsonText) -> list[int]:
-    """Fail up to `limit` tasks that should have started by now. Returns their ids."""
-    over = (
-        select(tasks.c.id)
-        .where(_UNSTARTED, tasks.c.expires_at <= now)
-        .order_by(tasks.c.expires_at, tasks.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    statement = (
-        update(tasks)
-        .where(tasks.c.id.in_(over), _UNSTARTED)
-        .values(status=Status.FAILED, failure_reason=FailureReason.EXPIRED, finished_at=now, error=error)
-        .returning(tasks.c.id)
-    )
-    return list(await connection.scalars(statement))
-
-
-async def prune_finished(
-    connection: AsyncConnection, status: Status, before: datetime, keyed_before: datetime, limit: int
-) -> int:
-    """Delete up to `limit` tasks that ended as `status` before `before`. Those with an idempotency key stay until they
-    were created before `keyed_before`. Returns how many went."""
-    old = (
-        select(tasks.c.id)
-        .where(
-            _FINISHED,
-            tasks.c.status == literal_column(f"'{status}'"),
-            tasks.c.finished_at < before,
-            tasks.c.idempotency_key.is_(None) | (tasks.c.created_at < keyed_before),
-        )
-        .order_by(tasks.c.finished_at, tasks.c.id)
-        .limit(limit)
-    )
-    return (await connection.execute(delete(tasks).where(tasks.c.id.in_(old)))).rowcount
-
-
-async def next_expiry(connection: AsyncConnection) -> datetime | None:
-    """When the next task expires that has not started, None if none can."""
-    return await connection.scalar(
-        select(tasks.c.expires_at).where(_UNSTARTED).order_by(tasks.c.expires_at, tasks.c.id).limit(1)
-    )

@@ -20,9 +20,10 @@ from app.core.events import (
 )
 from app.core.settings import Settings
 from app.core.task import Status, TaskError
-from app.models import queue as rows
+from app.models import chores as rows
 from app.models import workers as worker_rows
 from app.models.database import Database
+from app.models.queue import error_json
 from app.services.queue import TaskQueue, settlement_of_expired
 
 BATCH = 500
@@ -115,7 +116,7 @@ class Chores:
             first = await rows.next_expiry(connection)
         if first is None or first > now:
             return False
-        error = rows.error_json(TaskError("Expired", "it had not started by expires_at", 0, now))
+        error = error_json(TaskError("Expired", "it had not started by expires_at", 0, now))
         assert error is not None
         async with self._database.write() as connection:
             ids = await rows.expire_unstarted(connection, now, BATCH, error)

@@ -11,6 +11,7 @@ from app.core.lifecycle import Change, Completed, Outcome, Policy
 from app.core.retry import RetryPolicy
 from app.core.settings import Settings
 from app.core.task import TERMINAL, Attempt, ClaimedTask, JsonText, Status, Task
+from app.models import chores as chore_rows
 from app.models import queue as rows
 from app.models.database import Connection, Database
 from app.models.queue import Completion, Head, Lease, Renewal
@@ -122,7 +123,7 @@ class TaskQueue:
     async def settle_expired(self, connection: Connection, limit: int, evidence: str) -> list[tuple[Task, Change]]:
         """Take back up to `limit` leases that are over: decided and written in the caller's transaction."""
         now = self._clock()
-        tasks = await rows.expired_leases(connection, now, limit)
+        tasks = await chore_rows.expired_leases(connection, now, limit)
         decided = [(task, self._decide(task, lifecycle.Lost(evidence), now)) for task in tasks]
         if decided:
             await self._write(connection, decided, {task.id: "lost" for task in tasks})
@@ -163,7 +164,7 @@ class TaskQueue:
     async def _claim(
         self, connection: Connection, worker_id: str, choose: Choose, queues: Sequence[str], now: datetime
     ) -> Exchange:
-        await rows.promote_due(connection, now, PROMOTED_A_CLAIM)
+        await chore_rows.promote_due(connection, now, PROMOTED_A_CLAIM)
         heads = [
             head
             for head in await rows.waiting_heads(connection)
@@ -176,7 +177,7 @@ class TaskQueue:
             claimed += await rows.claim(connection, wish.pairs, wish.room, worker_id, now, until)
         again = [task.id for task in claimed if task.lease > 1]
         checkpoints = await rows.checkpoints_of(connection, again) if again else {}
-        return Exchange(tuple(claimed), checkpoints, None if claimed else await rows.next_due(connection))
+        return Exchange(tuple(claimed), checkpoints, None if claimed else await chore_rows.next_due(connection))
 
     def _tell(self, worker_id: str, ended: Sequence[Ended], changes: Sequence[Change]) -> None:
         by_lease = {(one.task.id, one.task.lease): one for one in ended}

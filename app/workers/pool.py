@@ -12,18 +12,14 @@ import structlog
 from app.core import slots
 from app.core.clock import Clock
 from app.core.events import EventBus, RunnerDied, RunnerStarted
-from app.core.lifecycle import Cancelled, Completed, Errored, Lost, Outcome, Released, Snoozed, TimedOut
+from app.core.lifecycle import Lost, Outcome, Released
 from app.core.slots import Kind
 from app.core.task import ClaimedTask, JsonText
 from app.models.queue import Head, Lease
 from app.services.executors import ExecutorRegistry
 from app.services.queue import Ended, Wish
+from app.workers.outcomes import LEASE_LOST, SHUTDOWN, TIME_LIMIT, outcome_of_stop, reported
 from app.workers.process import Given, RunnerProcess
-
-TIME_LIMIT = "the time limit is up"
-CANCEL = "the task was cancelled"
-LEASE_LOST = "the lease was lost"
-SHUTDOWN = "the worker is stopping"
 
 PATIENCE_SECONDS = 1.0
 """What was claimed ahead and has not begun after this long is given back for others to run."""
@@ -148,7 +144,7 @@ class RunnerPool:
         for given in [given for given in self._waiting if given.key in leases]:
             self._waiting.remove(given)
             given.stop_reason = reason
-            self._end(given, _outcome_of_stop(given), None)
+            self._end(given, outcome_of_stop(given), None)
 
     def abandon(self, leases: set[Lease]) -> None:
         """Kill the runners of these attempts now: others may have the tasks any moment."""
@@ -204,7 +200,7 @@ class RunnerPool:
         for id_, lease, seconds, *words in message.get("done", ()):
             if given := runner.take((id_, lease)):
                 self._learn(given.task.task_type, seconds)
-                self._end(given, _outcome(given, words), seconds)
+                self._end(given, reported(given, words), seconds)
         for id_, lease in message.get("returned", ()):
             if given := runner.take((id_, lease)):
                 self._end(given, Released("it had not begun"), None)
@@ -226,7 +222,7 @@ class RunnerPool:
 
     def _outcome_of_death(self, runner: RunnerProcess, given: Given, evidence: str, *, alone: bool) -> Outcome | None:
         if given.stop_reason is not None:
-            return _outcome_of_stop(given)
+            return outcome_of_stop(given)
         if runner.guilty is not None:
             return Released("another attempt in its runner had to be killed")
         if alone:
@@ -330,31 +326,3 @@ class RunnerPool:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-
-def _outcome(given: Given, words: Sequence[Any]) -> Outcome | None:
-    """The outcome a runner reported. Completion wins over a stop; any other end after a stop is the stop's."""
-    word, *details = words
-    if word == "completed":
-        return Completed(JsonText(details[0]))
-    if given.stop_reason is not None:
-        return _outcome_of_stop(given)
-    match word:
-        case "snoozed":
-            return Snoozed(*details)
-        case "cancelled":
-            return Cancelled(*details)
-        case "error":
-            return Errored(*details)
-        case _:
-            return Errored("ProtocolError", f"the runner reported {word!r}")
-
-
-def _outcome_of_stop(given: Given) -> Outcome | None:
-    if given.stop_reason == TIME_LIMIT:
-        return TimedOut(given.task.timeout_seconds)
-    if given.stop_reason == CANCEL:
-        return Cancelled("cancelled on request")
-    if given.stop_reason == SHUTDOWN:
-        return Released("the worker stopped")
-    return None

@@ -22,8 +22,6 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -34,7 +32,6 @@ from app.core.errors import PluginError
 from app.services.executors import (
     Cancel,
     Context,
-    Executor,
     ExecutorRegistry,
     Fail,
     Retry,
@@ -44,98 +41,12 @@ from app.services.executors import (
 )
 from app.workers.frames import FrameBuffer, encode
 from app.workers.results import Unstorable, described, result_text, storable
+from app.workers.wire import Job, JobReports, Wire
 
 TICK_SECONDS = 0.02
 """How often the wire reports while something runs: bounds how late progress and a start are known."""
-BATCH_SECONDS = 0.002
-"""Finished attempts are held back this long when more short ones follow, so that one frame carries many."""
 
 _PR_SET_PDEATHSIG = 1
-
-
-@dataclass(slots=True)
-class Job:
-    """One attempt inside this runner."""
-
-    id: int
-    lease: int
-    executor: Executor
-    payload: str
-    context: Context
-    task: asyncio.Task[None] | None = None
-    began: float = 0.0
-
-
-class Wire:
-    """The runner's end of the socket: collects what is to be said and says it in as few frames as it can."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self._lock = threading.Lock()
-        self._sending = threading.Lock()
-        self._lists: dict[str, list[Any]] = {}
-        self._running: dict[tuple[int, int], float] = {}
-        self._progress: dict[tuple[int, int], str] = {}
-        self._said_at = time.monotonic()
-
-    def began(self, job: Job) -> None:
-        with self._lock:
-            self._running[job.id, job.lease] = job.began
-
-    def ended(self, job: Job, *outcome: Any) -> None:
-        with self._lock:
-            self._running.pop((job.id, job.lease), None)
-            seconds = time.monotonic() - job.began
-            self._lists.setdefault("done", []).append([job.id, job.lease, seconds, *outcome])
-
-    def progress(self, id_: int, lease: int, text: str) -> None:
-        with self._lock:
-            self._progress[id_, lease] = text
-
-    def add(self, kind: str, entry: Any) -> None:
-        with self._lock:
-            self._lists.setdefault(kind, []).append(entry)
-
-    @property
-    def overdue(self) -> bool:
-        return time.monotonic() - self._said_at > BATCH_SECONDS
-
-    def flush(self) -> None:
-        """Say everything that has gathered. Blocks while the worker does not read; that is the back-pressure."""
-        with self._sending:
-            with self._lock:
-                message: dict[str, Any] = self._lists
-                if self._running:
-                    now = time.monotonic()
-                    message["running"] = [[*key, now - began] for key, began in self._running.items()]
-                if self._progress:
-                    message["progress"] = [[*key, text] for key, text in self._progress.items()]
-                self._lists, self._running, self._progress = {}, {}, {}
-                self._said_at = time.monotonic()
-            if message:
-                self.connection.sendall(encode(message))
-
-
-class JobReports:
-    """Where the context of one job reports to."""
-
-    def __init__(self, runner: "Runner", id_: int, lease: int) -> None:
-        self._runner = runner
-        self._key = (id_, lease)
-
-    def progress(self, percent: float | None, message: str | None, data: Any) -> None:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        message = None if message is None else storable(str(message), 500)
-        text = result_text({"percent": percent, "message": message, "data": data, "updated_at": now}, 16 * 1024)
-        self._runner.wire.progress(*self._key, text)
-
-    def log(self, message: str, fields: dict[str, Any]) -> None:
-        text = storable(str(message), 2000)
-        shown = {storable(str(key), 64): storable(str(value), 500) for key, value in fields.items()}
-        self._runner.wire.add("log", [*self._key, text, shown])
-
-    def checkpoint(self, data: Any) -> "Future[bool]":
-        return self._runner.checkpoint(*self._key, result_text(data, self._runner.max_result_bytes))
 
 
 class Runner:
@@ -149,8 +60,6 @@ class Runner:
         self._inbox: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._held: deque[Job] = deque()
         self._jobs: dict[tuple[int, int], Job] = {}
-        self._checkpoints: dict[int, Future[bool]] = {}
-        self._numbers = iter(range(sys.maxsize))
         self._active: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -241,14 +150,6 @@ class Runner:
             case _:
                 return ["error", *described(error), True, None]
 
-    def checkpoint(self, id_: int, lease: int, text: str) -> "Future[bool]":
-        """Send a checkpoint at once."""
-        number = next(self._numbers)
-        stored = self._checkpoints[number] = Future()
-        self.wire.add("checkpoint", [number, id_, lease, text])
-        self.wire.flush()
-        return stored
-
     # On the wire's thread.
 
     def listen(self) -> None:
@@ -285,7 +186,7 @@ class Runner:
         for id_, lease, reason in message.get("stop", ()):
             self._stop(id_, lease, reason)
         for number, stored in message.get("stored", ()):
-            self._checkpoints.pop(number).set_result(stored)
+            self.wire.acknowledge(number, stored)
         if message.get("recall"):
             self._give_back()
         if self._loop is not None and "run" in message:
@@ -314,7 +215,7 @@ class Runner:
             attempt=attempt,
             deadline=datetime.now(UTC) + timedelta(seconds=timeout_seconds),
             checkpoints=[orjson.loads(text) for text in checkpoints],
-            reports=JobReports(self, id_, lease),
+            reports=JobReports(self.wire, id_, lease, self.max_result_bytes),
         )
         job = Job(id_, lease, self._registry[task_type], payload, context)
         self._jobs[id_, lease] = job

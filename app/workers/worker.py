@@ -19,7 +19,8 @@ from app.models.workers import WorkerRow
 from app.services.queue import Ended
 from app.services.wakeup import CANCELS, QUEUES
 from app.services.wiring import Services
-from app.workers.pool import CANCEL, LEASE_LOST, SHUTDOWN, PoolOptions, RunnerPool
+from app.workers.outcomes import CANCEL, LEASE_LOST, SHUTDOWN
+from app.workers.pool import PoolOptions, RunnerPool
 from app.workers.process import Given
 
 TICK_SECONDS = 0.1

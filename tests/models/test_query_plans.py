@@ -7,7 +7,7 @@ import pytest
 
 from app.core.lifecycle import Change
 from app.core.task import JsonText, Status
-from app.models import queue, stats, tasks
+from app.models import chores, queue, stats, tasks
 from app.models.database import Connection, Database
 from app.models.queue import Completion
 from app.models.tasks import TaskFilter
@@ -133,13 +133,13 @@ async def test_writing_to_running_tasks(connection: Connection, clock: FrozenClo
 
 async def test_upkeep(connection: Connection, clock: FrozenClock) -> None:
     async with Plans(connection) as plans:
-        await queue.next_due(connection)
-        await queue.promote_due(connection, clock(), 10)
-        await queue.next_expiry(connection)
-        await queue.expire_unstarted(connection, clock(), 10, JsonText("{}"))
-        await queue.expired_leases(connection, clock(), 10)
+        await chores.next_due(connection)
+        await chores.promote_due(connection, clock(), 10)
+        await chores.next_expiry(connection)
+        await chores.expire_unstarted(connection, clock(), 10, JsonText("{}"))
+        await chores.expired_leases(connection, clock(), 10)
         for status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED):
-            await queue.prune_finished(connection, status, clock(), clock(), 10)
+            await chores.prune_finished(connection, status, clock(), clock(), 10)
     steps = await plans.steps()
     assert whole_scans(steps) == []
     for index in ("ix_tasks_due", "ix_tasks_expiring", "ix_tasks_leases", "ix_tasks_finished"):

@@ -7,7 +7,7 @@ from sqlalchemy import text, update
 
 from app.core.lifecycle import Change
 from app.core.task import Attempt, ClaimedTask, JsonText, Status, Task, TaskError
-from app.models import attempts, queue, tables, tasks
+from app.models import attempts, chores, queue, tables, tasks
 from app.models.database import Database
 from app.models.queue import Completion, Head
 from tests.conftest import FrozenClock
@@ -99,7 +99,7 @@ async def reclaimed(
     (stale,) = await claim(worker="w1")
     clock.forward(31)
     async with database.write() as connection:
-        (expired,) = await queue.expired_leases(connection, clock(), 10)
+        (expired,) = await chores.expired_leases(connection, clock(), 10)
         await queue.apply(
             connection, [change(stale, clock(), status=Status.PENDING, finished_at=None, attempts=expired.attempts)]
         )
@@ -184,7 +184,7 @@ async def test_an_expired_lease_that_nobody_took_can_still_be_renewed(
     clock.forward(1000)
     async with database.write() as connection:
         assert len(await queue.renew(connection, [(task.id, task.lease)], clock() + timedelta(seconds=30))) == 1
-        assert await queue.expired_leases(connection, clock(), 10) == []
+        assert await chores.expired_leases(connection, clock(), 10) == []
 
 
 async def test_a_task_that_ends_while_the_clock_is_set_back_does_not_end_before_it_began(
@@ -271,73 +271,6 @@ async def test_checkpoints_are_kept_in_order_and_dropped_together(
         assert found == {first.id: ["1", "2", "3"], second.id: ["9"]}
         await queue.drop_checkpoints(connection, [first.id])
         assert await queue.checkpoints_of(connection, [first.id, second.id]) == {second.id: ["9"]}
-
-
-# Upkeep.
-
-
-async def test_due_tasks_become_ready_in_batches_with_the_rank_of_their_moment(
-    database: Database, insert: Insert, clock: FrozenClock
-) -> None:
-    due = clock() + timedelta(seconds=10)
-    await insert(*({"scheduled_at": due + timedelta(seconds=number), "queue": "q"} for number in range(3)))
-    async with database.write() as connection:
-        assert await queue.next_due(connection) == due
-        assert await queue.promote_due(connection, clock(), 10) == []
-        clock.now = due + timedelta(seconds=1)
-        assert await queue.promote_due(connection, clock(), 1) == ["q"]
-        assert await queue.promote_due(connection, clock(), 10) == ["q"]
-        assert await queue.promote_due(connection, clock(), 10) == []
-        assert await queue.next_due(connection) == due + timedelta(seconds=2)
-    assert (await read(database, 1)).status is Status.PENDING
-    assert (await read(database, 1)).rank < (await read(database, 2)).rank
-
-
-async def test_what_never_started_expires_and_what_runs_does_not(
-    database: Database, insert: Insert, claim: Claim, clock: FrozenClock
-) -> None:
-    over = clock() + timedelta(seconds=5)
-    await insert(
-        {"expires_at": over}, {"expires_at": over, "scheduled_at": over - timedelta(seconds=1)}, {"expires_at": over}
-    )
-    await claim(room=1)
-    async with database.write() as connection:
-        assert await queue.next_expiry(connection) == over
-        assert await queue.expire_unstarted(connection, over - timedelta(milliseconds=1), 10, JsonText("{}")) == []
-        assert sorted(await queue.expire_unstarted(connection, over, 10, JsonText('{"type":"Expired"}'))) == [2, 3]
-    assert (await read(database, 1)).status is Status.RUNNING
-    row = await read(database, 2)
-    assert (row.status, row.failure_reason, row.error) == (Status.FAILED, "expired", '{"type":"Expired"}')
-
-
-async def test_old_tasks_are_pruned_in_batches_and_keys_live_a_day(
-    database: Database, insert: Insert, claim: Claim, clock: FrozenClock
-) -> None:
-    await insert({}, {}, {"idempotency_key": "i"}, {})
-    for task in await claim(room=3):
-        await complete(database, task)
-    clock.forward(3600)
-    long_ago = clock() - timedelta(days=1)
-    async with database.write() as connection:
-        assert await queue.prune_finished(connection, Status.COMPLETED, long_ago, long_ago, 10) == 0
-        assert await queue.prune_finished(connection, Status.FAILED, clock(), clock(), 10) == 0
-        assert await queue.prune_finished(connection, Status.COMPLETED, clock(), long_ago, 1) == 1
-        assert await queue.prune_finished(connection, Status.COMPLETED, clock(), long_ago, 10) == 1
-        assert set(await tasks.get_many(connection, [1, 2, 3, 4])) == {3, 4}
-        assert await queue.prune_finished(connection, Status.COMPLETED, clock(), clock(), 10) == 1
-
-
-async def test_expired_leases_come_oldest_first(
-    database: Database, insert: Insert, claim: Claim, clock: FrozenClock
-) -> None:
-    await insert({}, {}, {})
-    await claim(room=1, seconds=20)
-    await claim(room=1, seconds=10)
-    await claim(room=1, seconds=90)
-    clock.forward(30)
-    async with database.write() as connection:
-        assert [task.id for task in await queue.expired_leases(connection, clock(), 10)] == [2, 1]
-        assert [task.id for task in await queue.expired_leases(connection, clock(), 1)] == [2]
 
 
 async def test_a_batch_of_a_thousand_rows_is_one_statement(database: Database, insert: Insert, claim: Claim) -> None:

@@ -1,0 +1,118 @@
+"""The runner's end of the socket to its worker: what is to be said gathers here and goes out in as few frames as can be."""
+
+import asyncio
+import socket
+import sys
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from app.services.executors import Context, Executor
+from app.workers.frames import encode
+from app.workers.results import result_text, storable
+
+BATCH_SECONDS = 0.002
+"""Finished attempts are held back this long when more short ones follow, so that one frame carries many."""
+
+
+@dataclass(slots=True)
+class Job:
+    """One attempt inside this runner."""
+
+    id: int
+    lease: int
+    executor: Executor
+    payload: str
+    context: Context
+    task: asyncio.Task[None] | None = None
+    began: float = 0.0
+
+
+class Wire:
+    """The runner's end of the socket: collects what is to be said and says it in as few frames as it can."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self._lock = threading.Lock()
+        self._sending = threading.Lock()
+        self._lists: dict[str, list[Any]] = {}
+        self._running: dict[tuple[int, int], float] = {}
+        self._progress: dict[tuple[int, int], str] = {}
+        self._checkpoints: dict[int, Future[bool]] = {}
+        self._numbers = iter(range(sys.maxsize))
+        self._said_at = time.monotonic()
+
+    def began(self, job: Job) -> None:
+        with self._lock:
+            self._running[job.id, job.lease] = job.began
+
+    def ended(self, job: Job, *outcome: Any) -> None:
+        with self._lock:
+            self._running.pop((job.id, job.lease), None)
+            seconds = time.monotonic() - job.began
+            self._lists.setdefault("done", []).append([job.id, job.lease, seconds, *outcome])
+
+    def progress(self, id_: int, lease: int, text: str) -> None:
+        with self._lock:
+            self._progress[id_, lease] = text
+
+    def add(self, kind: str, entry: Any) -> None:
+        with self._lock:
+            self._lists.setdefault(kind, []).append(entry)
+
+    def checkpoint(self, id_: int, lease: int, text: str) -> "Future[bool]":
+        """Send a checkpoint at once."""
+        number = next(self._numbers)
+        stored = self._checkpoints[number] = Future()
+        self.add("checkpoint", [number, id_, lease, text])
+        self.flush()
+        return stored
+
+    def acknowledge(self, number: int, stored: bool) -> None:
+        """What came of a checkpoint."""
+        self._checkpoints.pop(number).set_result(stored)
+
+    @property
+    def overdue(self) -> bool:
+        return time.monotonic() - self._said_at > BATCH_SECONDS
+
+    def flush(self) -> None:
+        """Say everything that has gathered. Blocks while the worker does not read; that is the back-pressure."""
+        with self._sending:
+            with self._lock:
+                message: dict[str, Any] = self._lists
+                if self._running:
+                    now = time.monotonic()
+                    message["running"] = [[*key, now - began] for key, began in self._running.items()]
+                if self._progress:
+                    message["progress"] = [[*key, text] for key, text in self._progress.items()]
+                self._lists, self._running, self._progress = {}, {}, {}
+                self._said_at = time.monotonic()
+            if message:
+                self.connection.sendall(encode(message))
+
+
+class JobReports:
+    """Where the context of one job reports to."""
+
+    def __init__(self, wire: Wire, id_: int, lease: int, most_bytes: int) -> None:
+        self._wire = wire
+        self._most_bytes = most_bytes
+        self._key = (id_, lease)
+
+    def progress(self, percent: float | None, message: str | None, data: Any) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        message = None if message is None else storable(str(message), 500)
+        text = result_text({"percent": percent, "message": message, "data": data, "updated_at": now}, 16 * 1024)
+        self._wire.progress(*self._key, text)
+
+    def log(self, message: str, fields: dict[str, Any]) -> None:
+        text = storable(str(message), 2000)
+        shown = {storable(str(key), 64): storable(str(value), 500) for key, value in fields.items()}
+        self._wire.add("log", [*self._key, text, shown])
+
+    def checkpoint(self, data: Any) -> "Future[bool]":
+        return self._wire.checkpoint(*self._key, result_text(data, self._most_bytes))
