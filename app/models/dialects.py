@@ -5,7 +5,6 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
-    Boolean,
     ColumnElement,
     Float,
     Text,
@@ -92,7 +91,7 @@ def string(rows: TableValuedAlias, name: str) -> ColumnElement[str]:
 
 def flag(rows: TableValuedAlias, name: str) -> ColumnElement[bool]:
     """Field `name` of each given object, 0 or 1, as a boolean."""
-    return cast(cast(_field(rows, name), BigInteger), Boolean)
+    return whole(rows, name) == literal_column("1")
 
 
 def later_of(first: ColumnElement[Any], second: ColumnElement[Any]) -> ColumnElement[Any]:
