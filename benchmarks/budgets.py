@@ -248,8 +248,8 @@ async def raw_claim_and_complete(path: Path, count: int) -> float:
     for _ in range(count // 100 + 1):
         async with database.write() as connection:
             if claimed:
-                done = [Completion(task.id, task.lease, JsonText('{"number":1}'), now) for task in claimed]
-                await rows.complete(connection, done, now)
+                done = [Completion(task.id, task.lease, JsonText('{"number":1}'), now, now) for task in claimed]
+                await rows.complete(connection, done)
             until = now + timedelta(seconds=30)
             claimed = await rows.claim(connection, [("default", "bench.nothing")], 100, "raw", now, until)
     rate = count / (time.perf_counter() - began)

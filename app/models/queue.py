@@ -62,12 +62,14 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One attempt that returned. `started_at` is when its code began, which prefetch can put later than the claim."""
+    """One attempt that returned. `started_at` and `finished_at` are of its code: it may have begun later than it was
+    claimed, and ended earlier than it is written."""
 
     id: int
     lease: int
     result: JsonText
     started_at: datetime
+    finished_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,16 +217,15 @@ _complete = (
 )
 
 
-async def complete(connection: AsyncConnection, completions: Sequence[Completion], now: datetime) -> set[int]:
+async def complete(connection: AsyncConnection, completions: Sequence[Completion]) -> set[int]:
     """Finish these attempts. Returns the ids that were still ours."""
-    finished_at = to_milliseconds(now)
     rows = [
         {
             "id": one.id,
             "lease": one.lease,
             "result": one.result,
-            "started_at": min(to_milliseconds(one.started_at), finished_at),
-            "finished_at": finished_at,
+            "started_at": to_milliseconds(one.started_at),
+            "finished_at": to_milliseconds(one.finished_at),
         }
         for one in completions
     ]

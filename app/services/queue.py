@@ -136,7 +136,7 @@ class TaskQueue:
         others = {(one.task.id, one.task.lease): one for one in ended if not isinstance(one.outcome, Completed)}
         changes: list[Change] = []
         if completed:
-            written = await rows.complete(connection, [_completion(one) for one in completed], now)
+            written = await rows.complete(connection, [_completion(one) for one in completed])
             changes += [_completed(one, now) for one in completed if one.task.id in written]
         if others:
             tasks = await rows.held(connection, others)
@@ -190,7 +190,8 @@ class TaskQueue:
 
 def _completion(one: Ended) -> Completion:
     assert isinstance(one.outcome, Completed)
-    return Completion(one.task.id, one.task.lease, one.outcome.result, one.started_at)
+    finished_at = one.started_at + timedelta(seconds=one.run_seconds or 0.0)
+    return Completion(one.task.id, one.task.lease, one.outcome.result, one.started_at, finished_at)
 
 
 def _completed(one: Ended, now: datetime) -> Change:

@@ -124,7 +124,7 @@ async def test_writing_to_running_tasks(connection: Connection, clock: FrozenClo
         await queue.save_progress(connection, [(task.id, task.lease, JsonText("{}"))])
         await queue.add_checkpoint(connection, task.id, task.lease, JsonText("1"))
         await queue.checkpoints_of(connection, [task.id])
-        await queue.complete(connection, [Completion(task.id, task.lease, JsonText("1"), clock())], clock())
+        await queue.complete(connection, [Completion(task.id, task.lease, JsonText("1"), clock(), clock())])
         await queue.apply(connection, [change])
     steps = await plans.steps()
     assert whole_scans(steps) == []

@@ -22,7 +22,7 @@ async def read(database: Database, task_id: int) -> Task:
 async def complete(database: Database, task: ClaimedTask, result: str = "1") -> set[int]:
     now = database.clock()()
     async with database.write() as connection:
-        return await queue.complete(connection, [Completion(task.id, task.lease, JsonText(result), now)], now)
+        return await queue.complete(connection, [Completion(task.id, task.lease, JsonText(result), now, now)])
 
 
 def change(task: ClaimedTask, now: Any, **changes: Any) -> Change:
@@ -157,9 +157,9 @@ async def test_a_batch_settles_what_is_ours_and_leaves_the_rest(
     await insert({}, {}, {})
     claimed = await claim()
     now = database.clock()()
-    rows = [Completion(task.id, task.lease + (task.id == 2), JsonText(f"{task.id}"), now) for task in claimed]
+    rows = [Completion(task.id, task.lease + (task.id == 2), JsonText(f"{task.id}"), now, now) for task in claimed]
     async with database.write() as connection:
-        assert await queue.complete(connection, rows, now) == {1, 3}
+        assert await queue.complete(connection, rows) == {1, 3}
     assert [(await read(database, id_)).result for id_ in (1, 2, 3)] == ["1", None, "3"]
 
 
@@ -281,8 +281,8 @@ async def test_a_batch_of_a_thousand_rows_is_one_statement(database: Database, i
     async with database.write() as connection:
         raw = await connection.get_raw_connection()
         await raw.driver_connection.set_trace_callback(seen.append)  # type: ignore[union-attr]
-        rows = [Completion(task.id, task.lease, JsonText("{}"), now) for task in claimed]
-        assert len(await queue.complete(connection, rows, now)) == 1000
+        rows = [Completion(task.id, task.lease, JsonText("{}"), now, now) for task in claimed]
+        assert len(await queue.complete(connection, rows)) == 1000
         await raw.driver_connection.set_trace_callback(None)  # type: ignore[union-attr]
         assert await connection.scalar(text("SELECT count(*) FROM tasks WHERE status = 'completed'")) == 1000
     assert len([statement for statement in seen if statement.startswith("UPDATE")]) == 1
