@@ -11,6 +11,7 @@ seconds or null · snoozed, seconds, message · cancelled, message · stopped, r
 import asyncio
 import contextlib
 import ctypes
+import io
 import os
 import queue
 import select
@@ -263,6 +264,10 @@ def main() -> None:
     # SIG_IGN, because programs that user code starts would inherit the ignoring.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
+    # What user code prints goes to the log line by line; a pipe would otherwise keep it until the end, or for ever.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
     runner = Runner(socket.socket(fileno=int(sys.argv[1])))
     threading.Thread(target=runner.listen, name="wire", daemon=True).start()
     runner.serve()

@@ -23,7 +23,9 @@ from app.workers.outcomes import CANCEL, LEASE_LOST, SHUTDOWN
 from app.workers.pool import PoolOptions, RunnerPool
 from app.workers.process import Given
 
-TICK_SECONDS = 0.1
+TICK_SECONDS = 0.02
+"""How often the clocks of running attempts are looked at; a time limit is kept this exactly."""
+IDLE_TICK_SECONDS = 0.1
 PROGRESS_SECONDS = 0.1
 BEAT_SECONDS = 5.0
 IDLE_BEAT_SECONDS = 0.25
@@ -127,7 +129,7 @@ class Worker:
             self._services.chores.run(),
             self._listen(),
             self._listen_for_cancels(),
-            self._every(TICK_SECONDS, self._tick),
+            self._watch_clocks(),
             self._every(PROGRESS_SECONDS, self._save_progress),
             self._every(settings.lease_seconds / 3, self._renew),
             self._every(BEAT_SECONDS, lambda: self._beat(row)),
@@ -258,6 +260,11 @@ class Worker:
             except StoreUnavailable as error:
                 self._services.bus.publish(StoreTroubled(getattr(work, "__name__", "beat").strip("_"), str(error)))
 
+    async def _watch_clocks(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS if self._pool.running() else IDLE_TICK_SECONDS)
+            self._tick()
+
     async def _listen(self) -> None:
         """Look for work at every hint, and every `poll_seconds` in any case."""
         ear = self._services.wakeup.listen(QUEUES)
@@ -284,7 +291,7 @@ class Worker:
         except StoreUnavailable as error:
             self._services.bus.publish(StoreTroubled("renew", str(error)))
 
-    async def _tick(self) -> None:
+    def _tick(self) -> None:
         self._pool.tick()
         limit = time.monotonic() - SELF_FENCE * self._settings.lease_seconds
         late = {key for key in self._pool.leases() if self._renewed_at.get(key, limit) < limit}

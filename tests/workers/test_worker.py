@@ -215,7 +215,8 @@ async def test_checkpoints_survive_the_death_of_the_runner(start: Start, tmp_pat
     assert shared.result == '{"found":[[1]]}'
 
 
-async def test_what_user_code_says_is_shown_and_logged(start: Start) -> None:
+async def test_what_user_code_says_is_shown_and_logged(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # where it is set, what is printed never waits in a pipe
     with structlog.testing.capture_logs() as lines:
         running = await start()
         task = await running.run("chatter", payload={"number": 5})
