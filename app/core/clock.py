@@ -37,14 +37,15 @@ class JumpDetector:
         self._offset: float | None = None
         self._jumped_at: float | None = None
 
-    def observe(self, wall: float, monotonic: float) -> bool:
-        """True if the clocks have moved apart by more than the tolerance since the last call."""
+    def observe(self, wall: float, monotonic: float) -> float:
+        """By how many seconds the wall clock was moved since the last call; 0 within the tolerance."""
         offset = wall - monotonic
-        jumped = self._offset is not None and abs(offset - self._offset) > self._tolerance
+        jump = 0.0 if self._offset is None else offset - self._offset
         self._offset = offset
-        if jumped:
-            self._jumped_at = monotonic
-        return jumped
+        if abs(jump) <= self._tolerance:
+            return 0.0
+        self._jumped_at = monotonic
+        return jump
 
     def settled(self, monotonic: float, quiet_seconds: float) -> bool:
         """True if the last jump is at least `quiet_seconds` ago."""

@@ -263,9 +263,9 @@ def edited(task: Task, edit: Edit, now: datetime, priority_step_seconds: float) 
         values["rank"] = rank_of(ready_at, priority, priority_step_seconds)
         if task.status is not Status.BLOCKED:
             values["status"] = _waiting_status(task, ready_at > now)
-        if values["status"] is not Status.PENDING:
+        if values.get("status", task.status) is not Status.PENDING:
             values["scheduled_at"] = ready_at
-        if task.expires_at is not None and task.expires_at <= ready_at:
+        if task.expires_at is not None and task.started_at is None and task.expires_at <= ready_at:
             raise _wrong("scheduled_at", f"must be before expires_at, {task.expires_at.isoformat()}")
     elif priority != task.priority:
         values["rank"] = task.rank - round((priority - task.priority) * priority_step_seconds * 1000)

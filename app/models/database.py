@@ -14,6 +14,8 @@ from app.core.settings import sqlite_path
 from app.models import migrate, sqlite
 
 READERS = 4
+UNAVAILABLE = (exc.OperationalError, exc.TimeoutError)
+"""What trying again later may mend: locked, full, read-only, away. What the store will never take is raised as it is."""
 
 Connection = AsyncConnection
 """What statements take. Named here so that services need not know the library."""
@@ -86,7 +88,7 @@ class Database:
         try:
             async with self._reading.connect() as connection:
                 yield connection
-        except (exc.DBAPIError, exc.TimeoutError) as error:
+        except UNAVAILABLE as error:
             raise _unavailable(error) from error
 
     @asynccontextmanager
@@ -99,14 +101,20 @@ class Database:
             async with self._writers[0 if durable else 1].turn() as connection:
                 try:
                     yield connection
+                    await connection.commit()
                 except BaseException:
-                    await asyncio.shield(connection.rollback())
+                    await asyncio.shield(_undo(connection))
                     raise
-                await connection.commit()
-        except exc.IntegrityError:
-            raise
-        except (exc.DBAPIError, exc.TimeoutError) as error:
+        except UNAVAILABLE as error:
             raise _unavailable(error) from error
+
+
+async def _undo(connection: AsyncConnection) -> None:
+    """Roll back; where even that fails, throw the connection away, so that the next transaction finds a clean one."""
+    try:
+        await connection.rollback()
+    except exc.SQLAlchemyError:
+        await connection.invalidate()
 
 
 class _Writer:

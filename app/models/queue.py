@@ -149,7 +149,9 @@ def _first_of_pair(number: int) -> Select[Any]:
             tasks.c.queue == bindparam(f"queue_{number}"),
             tasks.c.task_type == bindparam(f"type_{number}"),
             tasks.c.attempts < tasks.c.max_attempts,
-            (tasks.c.expires_at.is_(None)) | (tasks.c.expires_at > bindparam("now", type_=Moment)),
+            tasks.c.expires_at.is_(None)
+            | (tasks.c.expires_at > bindparam("now", type_=Moment))
+            | tasks.c.started_at.is_not(None),
         )
         .order_by(tasks.c.rank, tasks.c.id)
         .limit(bindparam("room"))

@@ -216,6 +216,7 @@ def _set_pragmas(connection: sqlite.Connection, query_only: bool, synchronous: s
     connection.execute("PRAGMA temp_store=MEMORY")
     if query_only:
         connection.execute("PRAGMA query_only=ON")
-    else:
-        # PatientCursor does the waiting; SQLite's own handler would add its uneven sleeps.
+    elif journal == "WAL":
+        # PatientCursor does the waiting; SQLite's own handler would add its uneven sleeps. (With a rollback journal the
+        # commit has to wait for readers too, so there the handler stays.)
         connection.execute("PRAGMA busy_timeout=0")

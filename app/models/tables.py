@@ -35,7 +35,7 @@ def _listed(statuses: tuple[Status, ...]) -> str:
 PENDING = "status = 'pending'"
 RUNNING = "status = 'running'"
 DELAYED = "status IN ('scheduled', 'retrying')"
-UNSTARTED = "expires_at IS NOT NULL AND status IN ('pending', 'scheduled', 'blocked')"
+UNSTARTED = "expires_at IS NOT NULL AND started_at IS NULL AND status IN ('pending', 'scheduled', 'blocked')"
 FINISHED = f"status IN ({_listed(TERMINAL)})"
 UNHAPPY = "status IN ('failed', 'cancelled')"
 HOLDS_UNIQUE_KEY = f"unique_key IS NOT NULL AND status IN ({_listed(UNFINISHED)})"

@@ -19,7 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.clock import to_milliseconds
-from app.core.task import UNFINISHED, WAITING, NewTask, Status, Task, rank_of
+from app.core.task import WAITING, NewTask, Status, Task, rank_of
 from app.models import tables
 from app.models.dialects import given_rows, holds, insert_or, next_task_ids, number, string, whole
 from app.models.tables import tasks
@@ -186,8 +186,9 @@ async def find_by_keys(
     connection: AsyncConnection, idempotency_keys: Collection[str], unique_keys: Collection[str]
 ) -> list[Task]:
     """The tasks that own one of the idempotency keys, and the unfinished ones that hold one of the unique keys."""
-    holds_unique = tasks.c.unique_key.in_(unique_keys) & tasks.c.status.in_(UNFINISHED)
-    statement = select(*_WHOLE).where(or_(tasks.c.idempotency_key.in_(idempotency_keys), holds_unique))
+    keyed = literal_column("idempotency_key IS NOT NULL") & tasks.c.idempotency_key.in_(idempotency_keys)
+    holds_unique = literal_column(f"({tables.HOLDS_UNIQUE_KEY})") & tasks.c.unique_key.in_(unique_keys)
+    statement = select(*_WHOLE).where(or_(keyed, holds_unique))
     return [Task(*row) for row in await connection.execute(statement)]
 
 

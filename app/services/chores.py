@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
 
+import structlog
+
 from app.core.clock import JumpDetector
 from app.core.errors import StoreUnavailable
 from app.core.events import (
@@ -78,6 +80,8 @@ class Chores:
                     again = await chore.run()
             except StoreUnavailable as error:
                 self._bus.publish(StoreTroubled(chore.name, str(error)))
+            except Exception:  # one chore that fails must not end the others, nor itself for ever
+                structlog.get_logger("app.chores").exception("a chore failed", chore=chore.name)
 
     async def promote(self) -> bool:
         """Make due tasks ready. True if more may be due."""
@@ -105,8 +109,9 @@ class Chores:
 
     def _clock_is_trusted(self) -> bool:
         wall, monotonic = self._clock().timestamp(), time.monotonic()
-        if self._jumps.observe(wall, monotonic):
-            self._bus.publish(ClockJumped(wall - time.time()))
+        jump = self._jumps.observe(wall, monotonic)
+        if jump:
+            self._bus.publish(ClockJumped(jump))
         return self._jumps.settled(monotonic, self._settings.lease_seconds)
 
     async def expire(self) -> bool:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import ModuleType
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -18,24 +18,35 @@ from app.core.errors import PluginError
 from app.core.retry import RetryPolicy
 
 NAME = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+LONGEST_WAIT_SECONDS = 10 * 365 * 86400.0
 MARK = "__task_executor__"
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class Retry(Exception):
-    """Raise it to fail this attempt and run again after `after` seconds, if attempts are left."""
+def _seconds(after: float | timedelta) -> float:
+    """A wait in seconds. Raises TypeError or ValueError where the executor's author would look for it."""
+    seconds = after.total_seconds() if isinstance(after, timedelta) else after
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"after must be seconds or a timedelta, not {after!r}")
+    if not 0 <= seconds <= LONGEST_WAIT_SECONDS:
+        raise ValueError(f"after must be from 0 seconds to ten years, not {after!r}")
+    return float(seconds)
 
-    def __init__(self, after: float, reason: str = "the executor asked for a retry") -> None:
+
+class Retry(Exception):
+    """Raise it to fail this attempt and run again after `after` (seconds, or a timedelta), if attempts are left."""
+
+    def __init__(self, after: float | timedelta, reason: str = "the executor asked for a retry") -> None:
         super().__init__(reason)
-        self.after = after
+        self.after = _seconds(after)
 
 
 class Snooze(Exception):
-    """Raise it to run again after `after` seconds without using up an attempt."""
+    """Raise it to run again after `after` (seconds, or a timedelta) without using up an attempt."""
 
-    def __init__(self, after: float, reason: str = "the executor snoozed") -> None:
+    def __init__(self, after: float | timedelta, reason: str = "the executor snoozed") -> None:
         super().__init__(reason)
-        self.after = after
+        self.after = _seconds(after)
 
 
 class Fail(Exception):

@@ -18,6 +18,10 @@ class Unstorable(Exception):
     """The value cannot be stored as JSON; the text says why."""
 
 
+class PayloadRefused(Unstorable):
+    """The payload no longer fits the model it was checked against when it was submitted."""
+
+
 def result_text(value: Any, most_bytes: int) -> str:
     """`value` as strict JSON text. Raises Unstorable for what JSON has no word for, or what no store would take."""
     try:

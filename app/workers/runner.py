@@ -41,7 +41,7 @@ from app.services.executors import (
     load_executors,
 )
 from app.workers.frames import FrameBuffer, encode
-from app.workers.results import Unstorable, described, result_text, storable
+from app.workers.results import PayloadRefused, Unstorable, described, result_text, storable
 from app.workers.wire import Job, JobReports, Wire
 
 TICK_SECONDS = 0.02
@@ -60,6 +60,7 @@ class Runner:
         self._registry = ExecutorRegistry({})
         self._inbox: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._held: deque[Job] = deque()
+        self._set_aside: deque[Job] = deque()
         self._jobs: dict[tuple[int, int], Job] = {}
         self._active: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -70,7 +71,7 @@ class Runner:
         """Run what comes, for ever; the wire ends the process when the worker is gone."""
         with asyncio.Runner() as loops:
             while True:
-                job = self._inbox.get()
+                job = _taken(self._set_aside.popleft) or self._inbox.get()
                 if job.executor.shares_runner:
                     loops.run(self._share(job))
                 else:
@@ -101,7 +102,8 @@ class Runner:
     def _start_held(self) -> None:
         # The wire may take jobs back at the same moment, so looking first and taking then would not do.
         while (job := _taken(self._inbox.get_nowait)) is not None:
-            self._held.append(job)
+            # A plain one can come while the loop is only closing; it gets the thread to itself afterwards.
+            (self._held if job.executor.shares_runner else self._set_aside).append(job)
         while len(self._active) < self._concurrency and (job := _taken(self._held.popleft)) is not None:
             job.task = asyncio.create_task(self._run_shared(job))
             self._active.add(job.task)
@@ -123,7 +125,10 @@ class Runner:
     def _payload(self, job: Job) -> BaseModel:
         if job.context.cancelled:  # told to stop before it began
             raise StopRequested(str(job.context.stop_reason))
-        return job.executor.payload.model_validate_json(job.payload)
+        try:
+            return job.executor.payload.model_validate_json(job.payload)
+        except ValidationError as error:
+            raise PayloadRefused(str(error)) from None
 
     def _end(self, job: Job, outcome: list[Any]) -> None:
         self._jobs.pop((job.id, job.lease), None)
@@ -137,12 +142,12 @@ class Runner:
             return ["stopped", job.context.stop_reason]
         match error:
             case Snooze():
-                return ["snoozed", _seconds(error.after), storable(str(error), 500)]
+                return ["snoozed", error.after, storable(str(error), 500)]
             case Cancel():
                 return ["cancelled", storable(str(error), 500) or "the executor cancelled the task"]
             case Retry():
-                return ["error", *described(error), True, _seconds(error.after)]
-            case Unstorable() | ValidationError():
+                return ["error", *described(error), True, error.after]
+            case Unstorable():
                 # Raised by us around the executor: a traceback would show our code, not the user's.
                 kind, message, _ = described(error)
                 return ["error", kind, message, None, False, None]
@@ -231,7 +236,7 @@ class Runner:
             self._loop.call_soon_threadsafe(job.task.cancel)
 
     def _give_back(self) -> None:
-        for take in (self._inbox.get_nowait, self._held.popleft):
+        for take in (self._inbox.get_nowait, self._held.popleft, self._set_aside.popleft):
             while (job := _taken(take)) is not None:
                 self._jobs.pop((job.id, job.lease), None)
                 self.wire.add("returned", [job.id, job.lease])
@@ -243,11 +248,6 @@ def _taken(take: Callable[[], Job]) -> Job | None:
         return take()
     except (queue.Empty, IndexError):
         return None
-
-
-def _seconds(after: float) -> float:
-    """A wait a user asked for, kept between now and ten years."""
-    return min(max(float(after), 0.0), 10 * 365 * 86400.0)
 
 
 def die_with_parent(parent: int) -> None:

@@ -14,6 +14,7 @@ from app.services.executors import Context, Executor
 from app.workers.frames import encode
 from app.workers.results import result_text, storable
 
+LOG_LINES_A_SECOND = 100
 BATCH_SECONDS = 0.002
 """Finished attempts are held back this long when more short ones follow, so that one frame carries many."""
 
@@ -44,6 +45,7 @@ class Wire:
         self._checkpoints: dict[int, Future[bool]] = {}
         self._numbers = iter(range(sys.maxsize))
         self._said_at = time.monotonic()
+        self._log_window, self._log_lines, self._log_dropped = 0.0, 0, 0
 
     def began(self, job: Job) -> None:
         with self._lock:
@@ -59,6 +61,25 @@ class Wire:
         with self._lock:
             self._progress[id_, lease] = text
 
+    def log(self, entry: Any) -> None:
+        """Pass a log line on, up to a number a second: a loop that logs must not keep the worker from its leases."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._log_window > 1:
+                if self._log_dropped:
+                    notice = [
+                        *entry[:2],
+                        "the executor logged more than is kept",
+                        {"lines_dropped": str(self._log_dropped)},
+                    ]
+                    self._lists.setdefault("log", []).append(notice)
+                self._log_window, self._log_lines, self._log_dropped = now, 0, 0
+            if self._log_lines < LOG_LINES_A_SECOND:
+                self._log_lines += 1
+                self._lists.setdefault("log", []).append(entry)
+            else:
+                self._log_dropped += 1
+
     def add(self, kind: str, entry: Any) -> None:
         with self._lock:
             self._lists.setdefault(kind, []).append(entry)
@@ -67,6 +88,7 @@ class Wire:
         """Send a checkpoint at once."""
         number = next(self._numbers)
         stored = self._checkpoints[number] = Future()
+        stored.set_running_or_notify_cancel()  # a caller that gives up waiting must not cancel what is on its way
         self.add("checkpoint", [number, id_, lease, text])
         self.flush()
         return stored
@@ -112,7 +134,7 @@ class JobReports:
     def log(self, message: str, fields: dict[str, Any]) -> None:
         text = storable(str(message), 2000)
         shown = {storable(str(key), 64): storable(str(value), 500) for key, value in fields.items()}
-        self._wire.add("log", [*self._key, text, shown])
+        self._wire.log([*self._key, text, shown])
 
     def checkpoint(self, data: Any) -> "Future[bool]":
         return self._wire.checkpoint(*self._key, result_text(data, self._most_bytes))

@@ -62,6 +62,17 @@ async def test_submitting(connection: Connection, clock: FrozenClock) -> None:
     assert whole_scans(await plans.steps()) == []
 
 
+async def test_finding_who_holds_a_key(connection: Connection) -> None:
+    async with Plans(connection) as plans:
+        await tasks.find_by_keys(connection, ["i"], ["u"])
+        await tasks.find_by_keys(connection, [], ["u"])
+    steps = await plans.steps()
+    assert whole_scans(steps) == []
+    assert [step for step in steps if step == "SCAN tasks"] == []
+    assert any("uq_tasks_unique_key" in step for step in steps)
+    assert any("uq_tasks_idempotency_key" in step for step in steps)
+
+
 async def test_reading_by_id(connection: Connection) -> None:
     async with Plans(connection) as plans:
         await tasks.get_many(connection, [1, 2])

@@ -90,7 +90,7 @@ def upgrade() -> None:
         "ix_tasks_expiring",
         "tasks",
         ["expires_at", "id"],
-        **only_where("expires_at IS NOT NULL AND status IN ('pending', 'scheduled', 'blocked')"),
+        **only_where("expires_at IS NOT NULL AND started_at IS NULL AND status IN ('pending', 'scheduled', 'blocked')"),
     )
     op.create_index(
         "ix_tasks_finished",
