@@ -1,10 +1,12 @@
 """Executors for the tests: each ends in its own way."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +83,13 @@ def signal_raised(payload: Anything, context: Context) -> Any:
             if context.attempt == 1:
                 raise Retry(0.01)
             return "retried"
+        case "retry_nonsense":
+            raise Retry("soon")  # type: ignore[arg-type]
+        case "validation_error":
+            Number.model_validate({"number": "not one"})
         case "snooze":
             # A snooze is not charged, so the attempt number stays; the file remembers.
-            raise Snooze(3600)
+            raise Snooze(timedelta(hours=1))
         case "fail":
             raise Fail("no use")
         case "cancel":
@@ -177,6 +183,24 @@ async def checkpointed_shared(payload: Number, context: Context) -> dict[str, An
         await context.checkpoint_async([1])
         raise RuntimeError("again")
     return {"found": context.checkpoints}
+
+
+@executor("impatient_checkpoint", payload=Number)
+async def impatient_checkpoint(payload: Number, context: Context) -> str:
+    """Does not wait for its checkpoint."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(context.checkpoint_async(1), 1e-6)
+    await asyncio.sleep(0.2)
+    return "went on"
+
+
+@executor("log_flood", payload=Marked)
+def log_flood(payload: Marked, context: Context) -> None:
+    """Logs as fast as it can."""
+    (Path(payload.folder) / f"began-{context.task_id}-{context.attempt}").touch()
+    end = time.monotonic() + payload.seconds
+    while time.monotonic() < end:
+        context.log("flood", text="x" * 100)
 
 
 @executor("chatter", payload=Number)

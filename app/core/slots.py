@@ -22,13 +22,14 @@ class Load:
     """What one runner has been given and has not finished.
 
     `slow`: something in it has been running for a while, so nothing is held ahead behind it. `reserved`: it takes nothing
-    more for now.
+    more for now. `draining`: reserved until it is idle, for something that is next in line and has no other place.
     """
 
     plain: int = 0
     shared: int = 0
     slow: bool = False
     reserved: bool = False
+    draining: bool = False
 
     @property
     def idle(self) -> bool:
@@ -53,6 +54,23 @@ def ahead(slowest_mean_seconds: float | None) -> int:
     return min(MOST_AHEAD, int(AHEAD_SECONDS / max(slowest_mean_seconds, 1e-6)))
 
 
+def to_drain(loads: Sequence[Load], next_kinds: Sequence[Kind], *, waiting_alone: int = 0) -> int | None:
+    """The place in `loads` of the runner that should take nothing more until it is idle, None if none need be.
+
+    Something is next in line (or waits to run alone) that no runner could ever take, because each one is kept busy with
+    the other kind: without this, a steady stream of one kind would starve the other.
+    """
+    if not (next_kinds or waiting_alone) or any(load.draining or not (load.plain or load.shared) for load in loads):
+        return None  # nothing waits, or one is or will be idle
+    open_ones = [place for place, load in enumerate(loads) if not load.reserved]
+    if not waiting_alone:
+        plain_is_next = next_kinds[0] == "plain"
+        open_ones = [place for place in open_ones if bool(loads[place].plain) != plain_is_next]
+        if len(open_ones) < len(loads):
+            return None  # a runner of the right kind will have room again
+    return min(open_ones, key=lambda place: loads[place].plain + loads[place].shared, default=None)
+
+
 def room(
     loads: Sequence[Load],
     next_kinds: Sequence[Kind],
@@ -65,20 +83,19 @@ def room(
     """How much to claim. `next_kinds` are the kinds of the waiting heads by rank: the first one is next in line.
 
     `waiting_alone` attempts wait for an idle runner of their own and come first. When both kinds wait, idle runners are
-    shared out, the kind next in line taking the odd one. When only shared runners are left and something that needs a
-    runner to itself is next, the least loaded one is no longer topped up, so that it drains: nothing starves.
+    shared out, the kind next in line taking the odd one.
     """
     first: Kind | None = next_kinds[0] if next_kinds else None
     idle = max(0, sum(load.idle for load in loads) - waiting_alone)
     plain_idle, shared_idle = _split(idle, first, next_kinds)
-    open_shared = [load for load in loads if load.shared and not load.reserved]
-    some_will_be_idle = any(load.idle or load.plain for load in loads)
-    if open_shared and not some_will_be_idle and (waiting_alone or first == "plain"):
-        open_shared.remove(min(open_shared, key=lambda load: load.shared))
     plain = plain_idle * (1 + plain_ahead)
     plain += sum(max(0, plain_ahead + 1 - load.plain) for load in loads if load.plain and not _closed(load))
     shared = shared_idle * (concurrency + shared_ahead)
-    shared += sum(max(0, concurrency + (0 if load.slow else shared_ahead) - load.shared) for load in open_shared)
+    shared += sum(
+        max(0, concurrency + (0 if load.slow else shared_ahead) - load.shared)
+        for load in loads
+        if load.shared and not load.reserved
+    )
     return Room(plain if "plain" in next_kinds else 0, shared if "shared" in next_kinds else 0)
 
 

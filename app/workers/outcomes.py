@@ -10,6 +10,7 @@ from app.workers.process import Given
 TIME_LIMIT = "the time limit is up"
 CANCEL = "the task was cancelled"
 LEASE_LOST = "the lease was lost"
+NOT_RENEWED = "the lease could not be renewed"
 SHUTDOWN = "the worker is stopping"
 
 
@@ -36,6 +37,8 @@ def outcome_of_stop(given: Given) -> Outcome | None:
         return TimedOut(given.task.timeout_seconds)
     if given.stop_reason == CANCEL:
         return Cancelled("cancelled on request")
+    if given.stop_reason == NOT_RENEWED:
+        return Released(NOT_RENEWED)
     if given.stop_reason == SHUTDOWN:
         return Released("the worker stopped")
     return None

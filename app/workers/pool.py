@@ -18,7 +18,7 @@ from app.core.task import ClaimedTask, JsonText
 from app.models.queue import Head, Lease
 from app.services.executors import ExecutorRegistry
 from app.services.queue import Ended, Wish
-from app.workers.outcomes import LEASE_LOST, SHUTDOWN, TIME_LIMIT, outcome_of_stop, reported
+from app.workers.outcomes import NOT_RENEWED, SHUTDOWN, TIME_LIMIT, outcome_of_stop, reported
 from app.workers.process import Given, RunnerProcess
 
 PATIENCE_SECONDS = 1.0
@@ -88,13 +88,14 @@ class RunnerPool:
     def wishes(self, heads: Sequence[Head]) -> list[Wish]:
         """What could be claimed now, given the first waiting task of each pair by rank."""
         kinds = [self._kind(head.task_type) for head in heads]
+        self._drain_one(kinds)
         room = slots.room(
             [runner.load for runner in self._runners],
             kinds,
             concurrency=self._options.concurrency,
             plain_ahead=self._ahead(heads, "plain"),
             shared_ahead=self._ahead(heads, "shared"),
-            waiting_alone=sum(given.task.runs_alone for given in self._waiting),
+            waiting_alone=self._waiting_alone,
         )
         wishes = []
         for kind, places in (("plain", room.plain), ("shared", room.shared)):
@@ -104,11 +105,20 @@ class RunnerPool:
         return wishes
 
     @property
+    def _waiting_alone(self) -> int:
+        return sum(given.task.runs_alone for given in self._waiting)
+
+    def _drain_one(self, next_kinds: Sequence[Kind]) -> None:
+        place = slots.to_drain([runner.load for runner in self._runners], next_kinds, waiting_alone=self._waiting_alone)
+        if place is not None:
+            self._runners[place].draining = True
+
+    @property
     def has_room(self) -> bool:
         """False when no runner could take anything, whatever waits: then the store need not be asked."""
         room = slots.room(
             [runner.load for runner in self._runners],
-            ("shared", "plain"),  # in this order nobody drains, so all the room there could be is counted
+            ("shared", "plain"),
             concurrency=self._options.concurrency,
             plain_ahead=slots.ahead(self._quickest("plain")),
             shared_ahead=slots.ahead(self._quickest("shared")),
@@ -147,12 +157,14 @@ class RunnerPool:
             self._end(given, outcome_of_stop(given), None)
 
     def abandon(self, leases: set[Lease]) -> None:
-        """Kill the runners of these attempts now: others may have the tasks any moment."""
+        """Kill the runners of these attempts now: others may have the tasks any moment. They end as released, which the
+        store refuses if somebody has them already."""
         for runner in self._runners:
             for key, given in runner.given.items():
                 if key in leases:
-                    given.stop_reason = LEASE_LOST
+                    given.stop_reason = NOT_RENEWED
                     runner.kill(given)
+        self._release_waiting(lambda given: given.key in leases)
 
     def give_back_unstarted(self) -> None:
         """Hand back everything that has not begun."""
@@ -274,6 +286,9 @@ class RunnerPool:
     def _enforce(self, runner: RunnerProcess, now: float) -> None:
         for given in list(runner.given.values()):
             if given.kill_at is not None and now >= given.kill_at:
+                if given.began is None:  # it only waits there; whoever runs before it is not to blame
+                    runner.recall()
+                    continue
                 runner.kill(given)
                 return
             if given.began is not None and now - given.began >= given.task.timeout_seconds:
@@ -310,17 +325,29 @@ class RunnerPool:
 
     async def _start_runner(self) -> None:
         runner = RunnerProcess(self)
-        self._runners.append(runner)
         options = self._options
-        await runner.start(options.modules, options.concurrency, options.max_result_bytes)
+        self._runners.append(runner)
+        try:
+            await runner.start(options.modules, options.concurrency, options.max_result_bytes)
+        except OSError:
+            self._runners.remove(runner)
+            raise
 
     async def _replace(self, dead: RunnerProcess) -> None:
         # One that dies as soon as it starts would otherwise be started again for ever, at full speed.
         if not dead.ready or time.monotonic() - dead.started_at < QUICK_DEATH_SECONDS:
-            await asyncio.sleep(self._pause_seconds)
-            self._pause_seconds = min(LONGEST_PAUSE_SECONDS, max(0.1, 2 * self._pause_seconds))
-        if not self._closing:
-            await self._start_runner()
+            await self._pause()
+        while not self._closing:
+            try:
+                await self._start_runner()
+                return
+            except OSError as error:  # no memory or no process to be had just now
+                structlog.get_logger("app.runner").warning("a runner cannot be started now", reason=str(error))
+                await self._pause()
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(self._pause_seconds)
+        self._pause_seconds = min(LONGEST_PAUSE_SECONDS, max(0.1, 2 * self._pause_seconds))
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -57,7 +57,7 @@ class RunnerProcess(asyncio.Protocol):
         self._watching: asyncio.Task[None] | None = None
         self.given: dict[tuple[int, int], Given] = {}
         self.ready = False
-        self.retiring = False
+        self.draining = False
         self.guilty: Given | None = None
         self.started_at = time.monotonic()
         self._concurrency = 1
@@ -67,19 +67,14 @@ class RunnerProcess(asyncio.Protocol):
         """Start the child. It is `ready` once it has loaded its executors."""
         self._concurrency = concurrency
         ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "app.workers.runner", str(theirs.fileno()), str(os.getpid())),
-                pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                # A group of its own: a terminal's Ctrl-C is not for it, and its children can be killed with it.
-                start_new_session=True,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
-            )
-        ours.setblocking(False)
-        await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
+        try:
+            with theirs:
+                self._process = await _spawn(theirs.fileno())
+            ours.setblocking(False)
+            await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
+        except BaseException:
+            ours.close()
+            raise
         self._watching = asyncio.create_task(self._watch())
         self._say(
             {"start": {"modules": list(modules), "concurrency": concurrency, "max_result_bytes": max_result_bytes}}
@@ -94,11 +89,13 @@ class RunnerProcess(asyncio.Protocol):
         plain = sum(given.kind == "plain" for given in self.given.values())
         alone = any(given.task.runs_alone for given in self.given.values())
         long_ago = time.monotonic() - AHEAD_SECONDS
+        self.draining = self.draining and bool(self.given)
         return Load(
             plain,
             len(self.given) - plain,
             slow=any(given.began is not None and given.began < long_ago for given in self.given.values()),
-            reserved=alone or self.retiring or not self.ready,
+            reserved=alone or self.draining or not self.ready,
+            draining=self.draining,
         )
 
     def give(self, batch: Sequence[Given]) -> None:
@@ -206,6 +203,19 @@ class RunnerProcess(asyncio.Protocol):
                 elif line.strip():
                     lines += 1
                     log.info("printed", tasks=inside, line=line[:500])
+
+
+async def _spawn(descriptor: int) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "app.workers.runner", str(descriptor), str(os.getpid())),
+        pass_fds=(descriptor,),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        # A group of its own: a terminal's Ctrl-C is not for it, and its children can be killed with it.
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+    )
 
 
 def _run_entry(one: Given) -> list[Any]:

@@ -12,7 +12,7 @@ import orjson
 
 from app.core.errors import PluginError, StoreUnavailable
 from app.core.events import StoreTroubled, WorkerStarted, WorkerStopped, WorkerStopping
-from app.core.lifecycle import Errored
+from app.core.lifecycle import Completed, Errored
 from app.core.task import JsonText
 from app.models.queue import Lease
 from app.models.workers import WorkerRow
@@ -32,6 +32,9 @@ IDLE_BEAT_SECONDS = 0.25
 SELF_FENCE = 0.8
 """A worker that could not renew for this part of its lease kills what it runs, before anyone else may have it."""
 MOST_SETTLED = 500
+MOST_SETTLED_CHARACTERS = 4 * 2**20
+RENEW_AGAIN_SECONDS = 1.0
+"""After a renewal that failed: soon, because the self-fence will not wait for the next regular one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +127,13 @@ class Worker:
         )
 
     def _helpers(self, row: WorkerRow) -> list[Coroutine[Any, Any, None]]:
-        settings = self._settings
         return [
             self._services.chores.run(),
             self._listen(),
             self._listen_for_cancels(),
             self._watch_clocks(),
             self._every(PROGRESS_SECONDS, self._save_progress),
-            self._every(settings.lease_seconds / 3, self._renew),
+            self._keep_renewing(),
             self._every(BEAT_SECONDS, lambda: self._beat(row)),
             self._every(IDLE_BEAT_SECONDS, lambda: self._beat_when_idle(row)),
         ]
@@ -155,9 +157,10 @@ class Worker:
 
     async def _exchange(self, row: WorkerRow) -> bool:
         """One exchange with the store. True if there is reason for another one at once."""
-        ended = self._pool.ended[:MOST_SETTLED]
+        ended = self._next_ended()
         choose = self._pool.wishes if self._pool.has_room else None
         if not ended and choose is None:
+            self._next_due_at = None  # whatever is due, nobody could take it; a runner that is free wakes us
             return False
         asked_at = time.monotonic()
         try:
@@ -178,6 +181,17 @@ class Worker:
             self._renewed_at[task.id, task.lease] = asked_at
         self._pool.place(exchange.claimed, exchange.checkpoints)
         return bool(self._pool.ended) or (bool(exchange.claimed) and self._pool.has_room)
+
+    def _next_ended(self) -> list[Ended]:
+        """What to settle next: a bounded number of attempts with a bounded amount of results."""
+        size = 0
+        batch: list[Ended] = []
+        for one in self._pool.ended[:MOST_SETTLED]:
+            size += len(one.outcome.result) if isinstance(one.outcome, Completed) else 0
+            if batch and size > MOST_SETTLED_CHARACTERS:
+                break
+            batch.append(one)
+        return batch
 
     def _forget(self, ended: Sequence[Ended]) -> None:
         del self._pool.ended[: len(ended)]
@@ -220,6 +234,7 @@ class Worker:
             await self._settle_ended(row)
             await self._wait_for_a_change(min(0.2, deadline - time.monotonic()))
         if self._pool.running() and not self._hurry.is_set():
+            self._look.clear()
             self._pool.stop({given.key for given in self._pool.running()}, SHUTDOWN)
             await self._wait_for_a_change(min(0.5, self._settings.stop_grace_seconds))
 
@@ -231,20 +246,23 @@ class Worker:
             return
 
     async def _settle_ended(self, row: WorkerRow) -> None:
-        ended = self._pool.ended[:MOST_SETTLED]
+        ended = self._next_ended()
         if not ended:
             return
         try:
             await self._queue.exchange(row.id, ended)
-            del self._pool.ended[: len(ended)]
         except StoreUnavailable as error:
             await self._endure("settle", error)
+        except Exception:
+            await self._settle_one_by_one(row, ended)
+        else:
+            self._forget(ended)
 
     async def _settle_the_rest(self, row: WorkerRow) -> None:
+        deadline = time.monotonic() + self._settings.lease_seconds
+        while self._pool.ended and time.monotonic() < deadline:
+            await self._settle_ended(row)
         try:
-            while self._pool.ended:
-                await self._queue.exchange(row.id, self._pool.ended[:MOST_SETTLED])
-                del self._pool.ended[:MOST_SETTLED]
             await self._services.workers.sign_out(row)
         except StoreUnavailable as error:
             # What we could not say, the sweep of others will find out when the leases are over.
@@ -265,6 +283,22 @@ class Worker:
             await asyncio.sleep(TICK_SECONDS if self._pool.running() else IDLE_TICK_SECONDS)
             self._tick()
 
+    async def _keep_renewing(self) -> None:
+        interval = self._settings.lease_seconds / 3
+        renewed = True
+        while True:
+            await asyncio.sleep(interval if renewed else min(RENEW_AGAIN_SECONDS, interval / 3))
+            renewed = await self._renewed()
+
+    async def _renewed(self) -> bool:
+        """Renew; False if the store could not be written."""
+        try:
+            await self._renew()
+        except StoreUnavailable as error:
+            self._services.bus.publish(StoreTroubled("renew", str(error)))
+            return False
+        return True
+
     async def _listen(self) -> None:
         """Look for work at every hint, and every `poll_seconds` in any case."""
         ear = self._services.wakeup.listen(QUEUES)
@@ -281,15 +315,9 @@ class Worker:
         try:
             while True:
                 if await ear.wait(3600):
-                    await self._renew_quietly()
+                    await self._renewed()
         finally:
             ear.close()
-
-    async def _renew_quietly(self) -> None:
-        try:
-            await self._renew()
-        except StoreUnavailable as error:
-            self._services.bus.publish(StoreTroubled("renew", str(error)))
 
     def _tick(self) -> None:
         self._pool.tick()
@@ -302,7 +330,8 @@ class Worker:
 
     async def _renew(self) -> None:
         leases = self._pool.leases()
-        self._renewed_at = {key: at for key, at in self._renewed_at.items() if key in set(leases)}
+        ours = set(leases)
+        self._renewed_at = {key: at for key, at in self._renewed_at.items() if key in ours}
         if not leases:
             return
         asked_at = time.monotonic()  # before the statement: the lease counts from the store's now, which is later
@@ -311,8 +340,8 @@ class Worker:
             self._renewed_at[renewal.id, renewal.lease] = asked_at
         self._pool.stop({(one.id, one.lease) for one in renewals if one.cancel_requested}, CANCEL)
         held = {(one.id, one.lease) for one in renewals}
-        settled_meanwhile = set(leases) - set(self._pool.leases())
-        self._pool.stop(set(leases) - held - settled_meanwhile, LEASE_LOST)
+        settled_meanwhile = ours - set(self._pool.leases())
+        self._pool.stop(ours - held - settled_meanwhile, LEASE_LOST)
 
     async def _save_progress(self) -> None:
         if not self._pool.progress:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.core.slots import MOST_AHEAD, Kind, Load, Room, ahead, room
+from app.core.slots import MOST_AHEAD, Kind, Load, Room, ahead, room, to_drain
 
 IDLE, RESERVED = Load(), Load(reserved=True)
 
@@ -34,20 +34,45 @@ def shared(count: int) -> Load:
         ([IDLE], [], 0, Room(0, 0)),
         ([RESERVED], ["plain", "shared"], 0, Room(0, 0)),
         ([], ["plain"], 0, Room(0, 0)),
-        # A plain task is next and only shared runners are left: the least loaded one drains.
-        ([shared(3), shared(9)], ["plain", "shared"], 0, Room(0, 7)),
-        ([shared(3)], ["plain", "shared"], 0, Room(0, 0)),
-        # It is not next, or a plain runner will be idle soon: nobody drains.
-        ([shared(3), shared(9)], ["shared", "plain"], 0, Room(0, 20)),
-        ([shared(3), plain(1)], ["plain", "shared"], 0, Room(0, 13)),
-        # What must run alone gets its idle runner first, and makes one drain where there is none.
+        # One that drains takes nothing more.
+        ([Load(shared=3, reserved=True, draining=True), shared(9)], ["plain", "shared"], 0, Room(0, 7)),
+        ([Load(plain=1, reserved=True, draining=True)], ["plain"], 0, Room(0, 0)),
+        # What must run alone gets its idle runner first.
         ([IDLE, IDLE], ["plain"], 1, Room(1, 0)),
         ([IDLE], ["shared"], 1, Room(0, 0)),
-        ([shared(3)], ["shared"], 1, Room(0, 0)),
     ],
 )
 def test_how_much_may_be_claimed(loads: list[Load], kinds: list[Kind], alone: int, expected: Room) -> None:
     assert room(loads, kinds, concurrency=16, waiting_alone=alone) == expected
+
+
+@pytest.mark.parametrize(
+    ("loads", "kinds", "alone", "expected"),
+    [
+        # The kind that is next has no place and never would: the least loaded runner of the other kind drains.
+        ([shared(3), shared(9)], ["plain", "shared"], 0, 0),
+        ([shared(9), shared(3), shared(4)], ["plain"], 0, 1),
+        ([plain(40)], ["shared", "plain"], 0, 0),
+        ([plain(40), plain(2)], ["shared"], 0, 1),
+        # It has a place, or will have one: nobody drains.
+        ([shared(3), plain(1)], ["plain", "shared"], 0, None),
+        ([shared(3), plain(1)], ["shared", "plain"], 0, None),
+        ([shared(3), IDLE], ["plain"], 0, None),
+        ([shared(3), RESERVED], ["plain"], 0, None),
+        ([shared(3)], ["shared", "plain"], 0, None),
+        ([shared(3)], [], 0, None),
+        # One drains already.
+        ([shared(3), Load(shared=1, reserved=True, draining=True)], ["plain"], 0, None),
+        # What must run alone needs an idle runner, whatever the others do.
+        ([shared(3), plain(1)], [], 1, 1),
+        ([plain(5)], ["plain"], 1, 0),
+        ([IDLE, plain(1)], ["plain"], 1, None),
+    ],
+)
+def test_which_runner_drains_so_that_nothing_starves(
+    loads: list[Load], kinds: list[Kind], alone: int, expected: int | None
+) -> None:
+    assert to_drain(loads, kinds, waiting_alone=alone) == expected
 
 
 def test_short_work_is_held_ahead_of_busy_runners_too() -> None:

@@ -1,6 +1,7 @@
 """What a worker does with every way an executor can end, seen on the rows. Real runners, real database."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -11,11 +12,11 @@ from typing import Any
 import pytest
 import structlog
 
-from app.core.errors import PluginError, StoreUnavailable
+from app.core.errors import Conflict, PluginError, StoreUnavailable
 from app.core.task import FailureReason, Status
 from app.services.queue import TaskQueue, Wish
 from tests.conftest import until
-from tests.workers.conftest import Start
+from tests.workers.conftest import Running, Start
 
 
 def processes_named(text: str) -> list[int]:
@@ -97,6 +98,8 @@ async def test_a_later_attempt_may_succeed(start: Start, tmp_path: Path) -> None
     ("what", "status", "reason", "says"),
     [
         ("retry", Status.COMPLETED, None, None),
+        ("retry_nonsense", Status.FAILED, "exhausted", "after must be seconds or a timedelta"),
+        ("validation_error", Status.FAILED, "exhausted", "validation error"),
         ("fail", Status.FAILED, "error", "no use"),
         ("cancel", Status.CANCELLED, None, "not wanted"),
         ("exit", Status.FAILED, "exhausted", "SystemExit"),
@@ -419,7 +422,79 @@ async def test_a_worker_that_cannot_renew_stops_its_runs_before_the_lease_is_ove
     await until(lambda: not running.pool.running(), 10)
     now = running.services.database.clock()()
     assert now - claimed_at < timedelta(seconds=2.5)
-    assert (await running.get(task_id)).status is Status.RUNNING  # for the sweep to find; we may not write any more
+    await until(lambda: _first_outcome(running, task_id))
+    assert (await running.outcomes(task_id))[0] == "released"  # nobody had it meanwhile, so it is not charged
+
+
+async def _first_outcome(running: Running, task_id: int) -> str | None:
+    return next(iter(await running.outcomes(task_id)), None)
+
+
+async def test_a_renewal_that_failed_is_tried_again_before_the_fence(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renew, failures = TaskQueue.renew, iter(range(2))
+
+    async def flaky(self: TaskQueue, leases: Any) -> Any:
+        if next(failures, None) is not None:
+            raise StoreUnavailable("away for a moment")
+        return await renew(self, leases)
+
+    monkeypatch.setattr(TaskQueue, "renew", flaky)
+    running = await start(lease_seconds=1.5, sweep_seconds=3600)
+    task = await running.run("wait_plain", payload={"folder": str(tmp_path), "seconds": 3})
+    assert (task.status, await running.outcomes(task.id)) == (Status.COMPLETED, ["completed"])
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+async def test_neither_kind_starves_the_other(start: Start, tmp_path: Path, processes: int) -> None:
+    """Every runner is kept busy with one kind, and more of it waits; an urgent task of the other kind still runs soon."""
+    running = await start(processes=processes, concurrency=4)
+    payload = {"folder": str(tmp_path), "seconds": 0.3}
+    for many, one in (("wait_shared", "echo"), ("wait_plain", "echo_shared")):
+        crowd = [await running.submit(many, payload=payload) for _ in range(30 * processes)]
+        await until(lambda: len(running.pool.running()) >= processes)
+        urgent = await running.submit(one, priority="critical")
+        task = await running.ended(urgent, 10)
+        assert task.status is Status.COMPLETED
+        assert (await running.get(crowd[-1])).status is Status.PENDING, "the crowd was done first: nothing was shown"
+        for id_ in crowd:
+            with contextlib.suppress(Conflict):
+                await running.services.tasks.cancel(id_)
+
+
+async def test_a_cancelled_checkpoint_call_costs_nobody_anything(start: Start) -> None:
+    running = await start()
+    task = await running.run("impatient_checkpoint")
+    assert (task.status, task.deaths, task.result) == (Status.COMPLETED, 0, '"went on"')
+
+
+async def test_a_loop_that_logs_does_not_keep_the_worker_from_its_work(start: Start, tmp_path: Path) -> None:
+    with structlog.testing.capture_logs() as lines:
+        running = await start(processes=2)
+        task_id = await running.submit("log_flood", payload={"folder": str(tmp_path), "seconds": 1.5})
+        await until(lambda: (tmp_path / f"began-{task_id}-1").exists())
+        began = time.monotonic()
+        assert (await running.run("echo")).status is Status.COMPLETED
+        assert time.monotonic() - began < 5
+        assert (await running.ended(task_id)).status is Status.COMPLETED
+    assert len([line for line in lines if line["event"] == "flood"]) < 1000
+    assert any("lines_dropped" in str(line.get("fields")) for line in lines)
+
+
+async def test_a_runner_that_cannot_be_started_is_tried_again(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = await start(processes=1)
+    await running.run("echo")
+    real, failures = asyncio.create_subprocess_exec, iter(range(2))
+
+    async def refused(*arguments: Any, **options: Any) -> Any:
+        if next(failures, None) is not None:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return await real(*arguments, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
+    running.pool._runners[0].kill()
+    assert (await running.run("echo")).status is Status.COMPLETED
 
 
 async def test_a_lease_that_went_to_somebody_else_stops_the_run_here(start: Start, tmp_path: Path) -> None:
