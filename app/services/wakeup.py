@@ -9,10 +9,10 @@ import hashlib
 import os
 import secrets
 import socket
-import tempfile
 from pathlib import Path
 from typing import Protocol
 
+LONGEST_NAME = 32
 LONGEST_SOCKET_PATH = 100
 """Unix socket paths of more than about 100 bytes are refused by the kernel."""
 
@@ -142,15 +142,22 @@ class _Ear(Listener):
 
 def open_wakeup(database_file: Path) -> Wakeup:
     """The best wake-up there is for a SQLite file: sockets, or polling where they cannot be had."""
-    name = hashlib.sha256(str(database_file).encode()).hexdigest()[:12]
-    folder = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"tasks-{os.getuid()}-{name}"
-    if len(str(folder)) + 32 > LONGEST_SOCKET_PATH:
-        return PollingWakeup()
+    folder = _folder(database_file)
     try:
         _claim_folders(folder)
         return SocketWakeup(folder)
     except OSError:
         return PollingWakeup()
+
+
+def _folder(database_file: Path) -> Path:
+    """Beside the database, or under /tmp where that path is too long. It follows from the file alone: were it to depend
+    on the environment, an API started by a person and a worker started by a service manager would never meet."""
+    beside = database_file.with_name(database_file.name + ".wake")
+    if len(os.fsencode(beside)) + LONGEST_NAME <= LONGEST_SOCKET_PATH:
+        return beside
+    name = hashlib.sha256(os.fsencode(beside)).hexdigest()[:12]
+    return Path("/tmp") / f"tasks-{os.getuid()}-{name}"  # noqa: S108 used only if it is ours alone, see _claim_folders
 
 
 def _claim_folders(folder: Path) -> None:

@@ -1,6 +1,6 @@
 import asyncio
-import os
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,22 +28,14 @@ def _closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def runtime(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A runtime folder of the test's own with a short path."""
-    folder = Path(f"/tmp/wake-{os.getpid()}")
-    folder.mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
-    yield folder
-    for root, folders, files in os.walk(folder, topdown=False):
-        for name in files:
-            (Path(root) / name).unlink()
-        for name in folders:
-            (Path(root) / name).rmdir()
-    folder.rmdir()
+def runtime() -> Iterator[Path]:
+    """A folder of the test's own with a short path."""
+    with tempfile.TemporaryDirectory(prefix="wake-", dir="/tmp") as folder:
+        yield Path(folder)
 
 
 async def test_a_notification_wakes_everyone_who_listens_on_its_channel(runtime: Path) -> None:
-    sender, receiver = open_wakeup(Path("/db")), open_wakeup(Path("/db"))
+    sender, receiver = open_wakeup(runtime / "db"), open_wakeup(runtime / "db")
     assert isinstance(sender, SocketWakeup)
     ears = [receiver.listen(QUEUES), receiver.listen(QUEUES), receiver.listen(CHANGES)]
     sender.notify(QUEUES)
@@ -53,14 +45,14 @@ async def test_a_notification_wakes_everyone_who_listens_on_its_channel(runtime:
 
 
 async def test_other_databases_hear_nothing(runtime: Path) -> None:
-    ear = open_wakeup(Path("/one")).listen(QUEUES)
-    open_wakeup(Path("/two")).notify(QUEUES)
+    ear = open_wakeup(runtime / "one").listen(QUEUES)
+    open_wakeup(runtime / "two").notify(QUEUES)
     assert not await ear.wait(0.1)
     ear.close()
 
 
 async def test_a_notification_before_the_wait_is_not_lost(runtime: Path) -> None:
-    wake = open_wakeup(Path("/db"))
+    wake = open_wakeup(runtime / "db")
     ear = wake.listen(CANCELS)
     wake.notify(CANCELS)
     assert await ear.wait(5)
@@ -69,7 +61,7 @@ async def test_a_notification_before_the_wait_is_not_lost(runtime: Path) -> None
 
 
 async def test_a_wake_up_comes_within_milliseconds(runtime: Path) -> None:
-    wake = open_wakeup(Path("/db"))
+    wake = open_wakeup(runtime / "db")
     ear = wake.listen(QUEUES)
     delays = []
     for _ in range(50):
@@ -84,7 +76,7 @@ async def test_a_wake_up_comes_within_milliseconds(runtime: Path) -> None:
 
 
 async def test_the_socket_of_a_dead_process_is_removed_by_whoever_sends(runtime: Path) -> None:
-    wake = open_wakeup(Path("/db"))
+    wake = open_wakeup(runtime / "db")
     assert isinstance(wake, SocketWakeup)
     folder = wake._folder / QUEUES
     dead = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -99,7 +91,7 @@ async def test_the_socket_of_a_dead_process_is_removed_by_whoever_sends(runtime:
 
 
 async def test_a_reader_that_does_not_read_never_holds_up_a_sender(runtime: Path) -> None:
-    wake = open_wakeup(Path("/db"))
+    wake = open_wakeup(runtime / "db")
     deaf = wake.listen(QUEUES)
     began = time.monotonic()
     for _ in range(5000):
@@ -110,15 +102,15 @@ async def test_a_reader_that_does_not_read_never_holds_up_a_sender(runtime: Path
 
 
 async def test_the_last_to_close_takes_the_folders_away_and_a_late_listener_makes_them_again(runtime: Path) -> None:
-    first, second = open_wakeup(Path("/db")), open_wakeup(Path("/db"))
+    first, second = open_wakeup(runtime / "db"), open_wakeup(runtime / "db")
     ear = first.listen(QUEUES)
     second.close()
     assert any(runtime.iterdir())
     ear.close()
     first.close()
     assert not any(runtime.iterdir())
-    third = open_wakeup(Path("/db"))
-    open_wakeup(Path("/db")).close()
+    third = open_wakeup(runtime / "db")
+    open_wakeup(runtime / "db").close()
     late = third.listen(QUEUES)
     third.notify(QUEUES)
     assert await late.wait(5)
@@ -127,24 +119,33 @@ async def test_the_last_to_close_takes_the_folders_away_and_a_late_listener_make
 
 
 def test_a_notification_never_raises(runtime: Path) -> None:
-    wake = open_wakeup(Path("/db"))
+    wake = open_wakeup(runtime / "db")
     for path in sorted(runtime.rglob("*"), reverse=True):
         path.rmdir()
     wake.notify(QUEUES)
 
 
 def test_a_folder_that_others_could_write_into_is_not_used(runtime: Path) -> None:
-    open_wakeup(Path("/db"))
+    open_wakeup(runtime / "db")
     folder = next(runtime.iterdir())
     folder.chmod(0o777)
-    assert isinstance(open_wakeup(Path("/db")), PollingWakeup)
+    assert isinstance(open_wakeup(runtime / "db"), PollingWakeup)
 
 
-def test_a_path_that_is_too_long_for_a_socket_means_polling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    long = tmp_path / ("x" * 90)
-    long.mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
-    assert isinstance(open_wakeup(Path("/db")), PollingWakeup)
+async def test_a_database_with_a_long_path_has_its_sockets_elsewhere_and_everyone_finds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / ("x" * 120) / "tasks.db"
+    one = open_wakeup(file)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    other = open_wakeup(file)
+    ear = one.listen(QUEUES)
+    other.notify(QUEUES)
+    assert await ear.wait(5)
+    ear.close()
+    other.close()
+    one.close()
 
 
 async def test_polling_wakes_at_the_timeout_or_when_poked() -> None:
