@@ -25,7 +25,6 @@ from app.workers.process import Given
 
 TICK_SECONDS = 0.02
 """How often the clocks of running attempts are looked at; a time limit is kept this exactly."""
-IDLE_TICK_SECONDS = 0.1
 PROGRESS_SECONDS = 0.1
 BEAT_SECONDS = 5.0
 IDLE_BEAT_SECONDS = 0.25
@@ -56,6 +55,7 @@ class Worker:
         self._settings = services.settings
         self._queue = services.queue
         self._look = asyncio.Event()
+        self._busy = asyncio.Event()
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._renewed_at: dict[Lease, float] = {}
@@ -131,11 +131,11 @@ class Worker:
             self._services.chores.run(),
             self._listen(),
             self._listen_for_cancels(),
-            self._watch_clocks(),
-            self._every(PROGRESS_SECONDS, self._save_progress),
+            self._while_busy(TICK_SECONDS, self._tick),
+            self._while_busy(PROGRESS_SECONDS, self._save_progress),
             self._keep_renewing(),
             self._every(BEAT_SECONDS, lambda: self._beat(row)),
-            self._every(IDLE_BEAT_SECONDS, lambda: self._beat_when_idle(row)),
+            self._while_busy(IDLE_BEAT_SECONDS, lambda: self._beat_when_idle(row)),
         ]
 
     # The loop.
@@ -180,6 +180,8 @@ class Worker:
         for task in exchange.claimed:
             self._renewed_at[task.id, task.lease] = asked_at
         self._pool.place(exchange.claimed, exchange.checkpoints)
+        if exchange.claimed:
+            self._busy.set()
         return bool(self._pool.ended) or (bool(exchange.claimed) and self._pool.has_room)
 
     def _next_ended(self) -> list[Ended]:
@@ -270,18 +272,26 @@ class Worker:
 
     # Helpers that run beside the loop.
 
+    async def _while_busy(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        """Do `work` every so often while there is anything to look after; an idle worker is not woken for it."""
+        while True:
+            if not self._pool.leases() and not self._shown_running:
+                self._busy.clear()
+                await self._busy.wait()
+            await asyncio.sleep(seconds)
+            await self._try(work)
+
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(seconds)
-            try:
-                await work()
-            except StoreUnavailable as error:
-                self._services.bus.publish(StoreTroubled(getattr(work, "__name__", "beat").strip("_"), str(error)))
+            await self._try(work)
 
-    async def _watch_clocks(self) -> None:
-        while True:
-            await asyncio.sleep(TICK_SECONDS if self._pool.running() else IDLE_TICK_SECONDS)
-            self._tick()
+    async def _try(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except StoreUnavailable as error:
+            what = getattr(work, "__name__", "").strip("_")
+            self._services.bus.publish(StoreTroubled("beat" if what == "<lambda>" else what, str(error)))
 
     async def _keep_renewing(self) -> None:
         interval = self._settings.lease_seconds / 3
@@ -319,7 +329,7 @@ class Worker:
         finally:
             ear.close()
 
-    def _tick(self) -> None:
+    async def _tick(self) -> None:
         self._pool.tick()
         limit = time.monotonic() - SELF_FENCE * self._settings.lease_seconds
         late = {key for key in self._pool.leases() if self._renewed_at.get(key, limit) < limit}
