@@ -60,16 +60,6 @@ class TaskError:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """What a running attempt last said about itself. `percent` is 0 to 100; `data` is any JSON."""
-
-    percent: float | None
-    message: str | None
-    data: JsonText | None
-    updated_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class NewTask:
     """A task as it was asked for, validated, every default filled in, not yet stored.
 

@@ -47,7 +47,7 @@ class Word(TypeDecorator[Words]):
 
 
 class Names(TypeDecorator[tuple[str, ...]]):
-    """A tuple of names (`[A-Za-z0-9._:-]+`), stored as `|a|b|` so that one name is found by `LIKE '%|a|%'` anywhere."""
+    """A tuple of names (`[A-Za-z0-9._:-]+`), stored as `|a|b|` so that `|a|` finds one name anywhere."""
 
     impl = Text
     cache_ok = True
