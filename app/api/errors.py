@@ -55,13 +55,18 @@ def problem(
     """A problem document as an answer. Members of `extra` that are None are left out."""
     body = {
         "type": f"urn:task-service:problem:{slug}",
-        "title": HTTPStatus(status).phrase,
+        "title": _phrase(status),
         "status": status,
         "detail": detail,
         "instance": _asked_for(request),
     }
     body |= {name: value for name, value in (extra or {}).items() if value is not None}
     return Response(orjson.dumps(body, default=str), status, headers, "application/problem+json")
+
+
+def _phrase(status: int) -> str:
+    """The status's name by RFC 9110; before Python 3.13 the standard library has older ones for two of them."""
+    return {413: "Content Too Large", 422: "Unprocessable Content"}.get(status) or HTTPStatus(status).phrase
 
 
 def _asked_for(request: Request) -> str:
@@ -118,7 +123,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         headers["Allow"] = ", ".join(_methods(request))
         detail = f"{request.method} is not possible here; {headers['Allow']} is."
-    slug = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+    slug = _phrase(error.status_code).lower().replace(" ", "-")
     return problem(request, error.status_code, slug, detail, headers=headers)
 
 

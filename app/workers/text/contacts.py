@@ -71,7 +71,7 @@ def _normal_url(url: str) -> str | None:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         host, port = parts.hostname or "", parts.port
         if ":" in host:
-            host = f"[{ipaddress.IPv6Address(host)}]"
+            host = f"[{_spelled(ipaddress.IPv6Address(host))}]"
         elif HOST.fullmatch(host) is None:
             return None
     except ValueError:  # a port that is no number, or brackets without an IPv6 address between them
@@ -106,6 +106,12 @@ def ips(text: str) -> Iterator[Entity]:
 
 def _normal_ip(written: str) -> str | None:
     try:
-        return str(ipaddress.ip_address(written))
+        return _spelled(ipaddress.ip_address(written))
     except ValueError:
         return None
+
+
+def _spelled(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    """An address in its shortest form, the same on every Python: 3.13 writes mapped ones another way than before."""
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(address) if mapped is None else f"::ffff:{mapped}"
