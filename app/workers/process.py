@@ -1,6 +1,7 @@
 """`RunnerProcess`: one child and its wire, seen from the worker. It knows what was given to it, not what that means."""
 
 import asyncio
+import codecs
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ from app.core.slots import AHEAD_SECONDS, Kind, Load
 from app.core.task import ClaimedTask, JsonText
 from app.workers.frames import FrameBuffer, encode
 
+LONGEST_LINE = 8192
 OUTPUT_LINES_A_SECOND = 50
 """What user code prints goes to the log, up to this many lines a second of each runner; the rest is counted."""
 
@@ -36,6 +38,24 @@ class Given:
     @property
     def key(self) -> tuple[int, int]:
         return (self.task.id, self.task.lease)
+
+
+class WholeLines:
+    """Puts together the lines, and the characters, that reads from a pipe cut anywhere."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._rest = ""
+
+    def feed(self, chunk: bytes) -> list[str]:
+        """The lines that are complete with `chunk`; an empty chunk is the end and completes the last one. What has no
+        end after LONGEST_LINE characters is a line too."""
+        lines = (self._rest + self._decoder.decode(chunk, final=not chunk)).split("\n")
+        self._rest = lines.pop()
+        if not chunk or len(self._rest) > LONGEST_LINE:
+            lines.append(self._rest)
+            self._rest = ""
+        return lines
 
 
 class Owner(Protocol):
@@ -190,14 +210,18 @@ class RunnerProcess(asyncio.Protocol):
         """Log what the runner prints, line by line, without ever falling behind a flood."""
         log = structlog.get_logger("app.runner").bind(pid=self.pid)
         window, lines, dropped = time.monotonic(), 0, 0
-        while chunk := await stream.read(1 << 16):
+        whole = WholeLines()
+        reading = True
+        while reading:
+            chunk = await stream.read(1 << 16)
+            reading = bool(chunk)
             now = time.monotonic()
             if now - window > 1:
                 if dropped:
                     log.warning("runner printed more than is logged", lines_dropped=dropped)
                 window, lines, dropped = now, 0, 0
             inside = [given.task.id for given in list(self.given.values())[:10]]
-            for line in chunk.decode("utf-8", "replace").splitlines():
+            for line in whole.feed(chunk):
                 if lines >= OUTPUT_LINES_A_SECOND:
                     dropped += 1
                 elif line.strip():
