@@ -3,10 +3,11 @@
 Every write to a running task names its lease: a worker that lost it matches no row and changes nothing.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -63,13 +64,14 @@ class Head:
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One attempt that returned. `started_at` and `finished_at` are of its code: it may have begun later than it was
-    claimed, and ended earlier than it is written."""
+    claimed, and ended earlier than it is written. `progress` is its last word, None to leave what is stored."""
 
     id: int
     lease: int
     result: JsonText
     started_at: datetime
     finished_at: datetime
+    progress: JsonText | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +204,9 @@ async def held(connection: AsyncConnection, leases: Iterable[Lease]) -> list[Tas
     return [Task(*row) for row in rows]
 
 
+NOTHING: Mapping[int, JsonText | None] = MappingProxyType({})
+_last_word = func.coalesce(string(_given, "progress"), tasks.c.progress)
+
 _complete = (
     update(tasks)
     .where(_held)
@@ -209,6 +214,8 @@ _complete = (
         status=literal_column("'completed'"),
         result=string(_given, "result"),
         error=null(),
+        # With the end, not before it: two statements could pass each other, and the last word would be lost.
+        progress=_last_word,
         lease_expires_at=null(),
         runs_alone=false(),
         # The wall clock may have been set back meanwhile: a task never ends before it began.
@@ -228,6 +235,7 @@ async def complete(connection: AsyncConnection, completions: Sequence[Completion
             "result": one.result,
             "started_at": to_milliseconds(one.started_at),
             "finished_at": to_milliseconds(one.finished_at),
+            "progress": one.progress,
         }
         for one in completions
     ]
@@ -250,14 +258,16 @@ _apply = (
         runs_alone=flag(_given, "runs_alone"),
         lease_expires_at=null(),
         # What an attempt said of itself stays with a task that has ended, and means nothing to the next attempt.
-        progress=case((string(_given, "finished_at").is_not(None), tasks.c.progress), else_=null()),
+        progress=case((string(_given, "finished_at").is_not(None), _last_word), else_=null()),
     )
     .returning(tasks.c.id)
 )
 
 
-async def apply(connection: AsyncConnection, changes: Sequence[Change]) -> set[int]:
-    """Write what `lifecycle.settle` decided. Returns the ids that were still ours."""
+async def apply(
+    connection: AsyncConnection, changes: Sequence[Change], progress: Mapping[int, JsonText | None] = NOTHING
+) -> set[int]:
+    """Write what `lifecycle.settle` decided, with the last progress by task id. Returns the ids that were still ours."""
     rows = [
         {
             "id": one.id,
@@ -272,6 +282,7 @@ async def apply(connection: AsyncConnection, changes: Sequence[Change]) -> set[i
             "failure_reason": one.failure_reason,
             "deaths": one.deaths,
             "runs_alone": int(one.runs_alone),
+            "progress": progress.get(one.id),
         }
         for one in changes
     ]

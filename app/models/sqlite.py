@@ -4,9 +4,10 @@ The only module that chooses a SQLite library. Opening one file through two libr
 the first when the second closes (POSIX locks belong to the process), so nothing else may import one.
 """
 
+import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,7 @@ def connect_arguments(path: Path, *, query_only: bool, synchronous: str) -> dict
     return {"async_creator_fn": _opener(path, query_only, synchronous)}
 
 
-def _opener(path: Path, query_only: bool, synchronous: str) -> Callable[..., aiosqlite.Connection]:
+def _opener(path: Path, query_only: bool, synchronous: str) -> Callable[..., Awaitable[aiosqlite.Connection]]:
     def connect() -> sqlite.Connection:
         # isolation_level None: we say BEGIN IMMEDIATE ourselves; a deferred transaction that turns into a writer fails
         # with SQLITE_BUSY_SNAPSHOT at once, whatever the timeout.
@@ -198,10 +199,15 @@ def _opener(path: Path, query_only: bool, synchronous: str) -> Callable[..., aio
             raise
         return connection
 
-    def open_connection(*_arguments: Any, **_options: Any) -> aiosqlite.Connection:
+    async def open_connection(*_arguments: Any, **_options: Any) -> aiosqlite.Connection:
         connection = aiosqlite.Connection(connect, iter_chunk_size=64)
         connection._thread.daemon = True  # as SQLAlchemy does: a forgotten connection must not keep the process alive
-        return connection
+        try:
+            return await connection
+        except BaseException:
+            # aiosqlite has told its thread to end, and would not wait: a loop that closes first breaks the thread's answer.
+            await asyncio.to_thread(connection._thread.join)
+            raise
 
     return open_connection
 

@@ -1,6 +1,6 @@
 """What workers may do with tasks: claim, renew, settle, report. A batch in each call, one transaction in each."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
@@ -24,12 +24,14 @@ PROMOTED_A_CLAIM = 1000
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """One attempt that is over, as its worker saw it. `checkpointed`: it stored or was given checkpoints."""
+    """One attempt that is over, as its worker saw it. `progress` is its last word on it, None if it said none;
+    `checkpointed`: it stored or was given checkpoints."""
 
     task: ClaimedTask
     outcome: Outcome
     started_at: datetime
     run_seconds: float | None = None
+    progress: JsonText | None = None
     checkpointed: bool = False
 
 
@@ -142,7 +144,9 @@ class TaskQueue:
             tasks = await rows.held(connection, others)
             decided = [(task, self._decide(task, others[task.id, task.lease].outcome, now)) for task in tasks]
             if decided:
-                await self._write(connection, decided, {one.task.id: one.outcome.word for one in others.values()})
+                words = {one.task.id: one.outcome.word for one in others.values()}
+                progress = {one.task.id: one.progress for one in others.values()}
+                await self._write(connection, decided, words, progress)
                 changes += [change for _, change in decided]
         over = {change.id for change in changes if change.status in TERMINAL}
         dropped = [one.task.id for one in ended if one.checkpointed and one.task.id in over]
@@ -154,9 +158,13 @@ class TaskQueue:
         return lifecycle.settle(task, outcome, self.policy(task.task_type), now, self._random)
 
     async def _write(
-        self, connection: Connection, decided: Sequence[tuple[Task, Change]], words: dict[int, str]
+        self,
+        connection: Connection,
+        decided: Sequence[tuple[Task, Change]],
+        words: Mapping[int, str],
+        progress: Mapping[int, JsonText | None] = rows.NOTHING,
     ) -> None:
-        written = await rows.apply(connection, [change for _, change in decided])
+        written = await rows.apply(connection, [change for _, change in decided], progress)
         history = [_attempt(task, change, words[task.id]) for task, change in decided if change.id in written]
         if history:
             await rows.record_attempts(connection, history)
@@ -191,7 +199,7 @@ class TaskQueue:
 def _completion(one: Ended) -> Completion:
     assert isinstance(one.outcome, Completed)
     finished_at = one.started_at + timedelta(seconds=one.run_seconds or 0.0)
-    return Completion(one.task.id, one.task.lease, one.outcome.result, one.started_at, finished_at)
+    return Completion(one.task.id, one.task.lease, one.outcome.result, one.started_at, finished_at, one.progress)
 
 
 def _completed(one: Ended, now: datetime) -> Change:

@@ -197,8 +197,8 @@ class RunnerPool:
             if given := runner.given.get((id_, lease)):
                 given.began = now - ago
         for id_, lease, text in message.get("progress", ()):
-            if (id_, lease) in runner.given:
-                self.progress[id_, lease] = JsonText(text)
+            if given := runner.given.get((id_, lease)):
+                given.progress = self.progress[id_, lease] = JsonText(text)
         for id_, lease, text, fields in message.get("log", ()):
             given = runner.given.get((id_, lease))
             where = (
@@ -312,12 +312,12 @@ class RunnerPool:
     # Ends and beginnings.
 
     def _end(self, given: Given, outcome: Outcome | None, seconds: float | None) -> None:
+        self.progress.pop(given.key, None)  # its last word goes with its end
         if outcome is None:  # the lease is lost: nothing we say about it counts
-            self.progress.pop(given.key, None)
             return
         now = self._clock()
         started_at = now - timedelta(seconds=seconds or 0.0)
-        self.ended.append(Ended(given.task, outcome, started_at, seconds, given.checkpointed))
+        self.ended.append(Ended(given.task, outcome, started_at, seconds, given.progress, given.checkpointed))
 
     def _all_given(self) -> Iterator[Given]:
         for runner in self._runners:

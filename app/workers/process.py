@@ -34,6 +34,7 @@ class Given:
     stop_reason: str | None = None
     kill_at: float | None = None
     checkpointed: bool = False
+    progress: JsonText | None = None
 
     @property
     def key(self) -> tuple[int, int]:

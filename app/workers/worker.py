@@ -164,8 +164,6 @@ class Worker:
             return False
         asked_at = time.monotonic()
         try:
-            if any((one.task.id, one.task.lease) in self._pool.progress for one in ended):
-                await self._save_progress()  # the last word of a task belongs before its end
             exchange = await self._queue.exchange(row.id, ended, choose, self._options.queues)
         except StoreUnavailable as error:
             await self._endure("claim and settle", error)

@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -316,6 +317,8 @@ async def test_a_file_that_is_no_database_is_one_clear_error(tmp_path: Path) -> 
     with pytest.raises(StoreError, match=r"t\.db cannot be opened"):
         await database.open()
     await database.close()
+    # A thread that ends later would answer to a loop that is closed by then.
+    assert [thread for thread in threading.enumerate() if "_connection_worker_thread" in thread.name] == []
 
 
 async def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from app.core.errors import StoreUnavailable
 from app.core.events import LeasesRefused, TasksSettled
-from app.core.lifecycle import Cancelled, Completed, Errored, Lost, Released, Snoozed, TimedOut
+from app.core.lifecycle import Cancelled, Completed, Errored, Lost, Outcome, Released, Snoozed, TimedOut
 from app.core.task import JsonText, Status
 from app.models import queue as rows
 from app.services.queue import Ended, Wish
@@ -143,6 +143,18 @@ async def test_progress_is_stored_while_the_lease_holds_and_ends_with_its_attemp
     await settle(task, Errored("E", "again"))
     await services.queue.save_progress([(task.id, task.lease, JsonText('{"percent":99}'))])
     assert (await services.tasks.get(task_id)).progress is None
+
+
+@pytest.mark.parametrize("outcome", [DONE, Errored("E", "for good", retryable=False)])
+async def test_the_last_word_of_an_attempt_is_stored_with_its_end(
+    services: Services, submit: Submit, claim: Claim, settle: Settle, outcome: Outcome
+) -> None:
+    """Saved by a statement of its own it came too late now and then, and was lost."""
+    task_id = await submit()
+    (task,) = await claim()
+    await services.queue.save_progress([(task.id, task.lease, JsonText('{"percent":5}'))])
+    await settle(task, outcome, progress=JsonText('{"percent":50}'))
+    assert (await services.tasks.get(task_id)).progress == '{"percent":50}'
 
 
 async def test_two_workers_never_get_the_same_task(services: Services, submit: Submit, claim: Claim) -> None:
