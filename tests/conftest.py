@@ -64,7 +64,9 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(tmp_path: Path, migrated: Path) -> Settings:
     """Settings on a database of the test's own, with the sample executors loaded."""
     shutil.copy(migrated, tmp_path / "tasks.db")
-    return Settings(database_url=f"sqlite:///{tmp_path}/tasks.db", executor_modules=(SAMPLES,))
+    return Settings(
+        database_url=f"sqlite:///{tmp_path}/tasks.db", files_dir=tmp_path / "files", executor_modules=(SAMPLES,)
+    )
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, field_validator
 
 from app.core.retry import RetryPolicy
-from app.services.executors import Cancel, Context, Fail, Retry, Snooze, executor
+from app.services.executors import Cancel, Context, Fail, FileId, Retry, Snooze, executor
 
 
 class Number(BaseModel):
@@ -210,3 +211,33 @@ def chatter(payload: Number, context: Context) -> str:
     context.log("logged by user code", number=payload.number)
     context.progress(42, "chattering", {"number": payload.number})
     return "said"
+
+
+class Copying(BaseModel):
+    """`file_id` is what to copy; `then` what to do afterwards."""
+
+    file_id: FileId | None = None
+    then: str = "return"
+
+
+@executor("copy_file", payload=Copying)
+def copy_file(payload: Copying, context: Context) -> dict[str, Any]:
+    """Saves a copy, and a temporary one, then ends in some way."""
+    data = b"made up"
+    if payload.file_id is not None:
+        with context.open_file(payload.file_id) as stream:
+            data = stream.read()
+    kept = context.save_file(data, "../copy of.txt", "text/plain")
+    temporary = context.save_file(data, "temporary", temporary=True)
+    context.checkpoint({"temporary": temporary.id})
+    if payload.then == "fail":
+        raise Fail("on purpose")
+    if payload.then == "large":
+        context.save_file(b"x" * 2000, "large")
+    return {"file_id": kept.id, "size": kept.size, "sha256": kept.sha256, "temporary": temporary.id}
+
+
+@executor("copy_file_shared", payload=Copying)
+async def copy_file_shared(payload: Copying, context: Context) -> dict[str, Any]:
+    kept = await context.save_file_async(io.BytesIO(b"shared"), "shared.bin")
+    return {"file_id": kept.id, "size": kept.size}

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import pytest
 from packaging.requirements import Requirement
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from app.api import errors
@@ -70,6 +71,8 @@ def shown(default: Any) -> str:
     """A default as one writes it in an environment."""
     if isinstance(default, bool):
         return str(default).lower()
+    if isinstance(default, SecretStr):
+        return default.get_secret_value()
     return ",".join(default) if isinstance(default, tuple) else str(default)
 
 
@@ -118,7 +121,7 @@ def operations() -> dict[str, dict[str, Any]]:
     """What the application offers, as "GET /tasks/{id}", with what OpenAPI says about it."""
     paths = create_app(Settings()).openapi()["paths"]
     return {
-        f"{method.upper()} {path.replace('{task_id}', '{id}')}": operation
+        f"{method.upper()} {re.sub(r'{[a-z]+_id}', '{id}', path)}": operation
         for path, methods in paths.items()
         for method, operation in methods.items()
     }
@@ -139,7 +142,7 @@ def test_every_route_has_a_curl_line() -> None:
         method = re.search(r"-X ([A-Z]+)", command)
         path = re.search(r"localhost:8000(/[^\s'?]*)", command)
         assert path is not None, command
-        route = re.sub(r"(?<=\w)/$", "", re.sub(r"/\d+", "/{id}", path[1]))
+        route = re.sub(r"(?<=\w)/$", "", re.sub(r"/([0-9a-f]{32}|\d+)(?=/|$)", "/{id}", path[1]))
         called.add(f"{method[1] if method else 'GET'} {route}")
     assert called == {*operations(), "GET /docs", "GET /openapi.json"}
 

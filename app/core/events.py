@@ -108,6 +108,20 @@ class TasksPruned:
 
 
 @dataclass(frozen=True, slots=True)
+class FileStored:
+    """A file came in, or a task's attempt saved one."""
+
+    id: str
+    size: int
+    task_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FilesRemoved:
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStarted:
     worker_id: str
     name: str

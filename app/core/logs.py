@@ -75,6 +75,11 @@ class LogSubscriber:
             (events.TaskDeleted, self._about("deleted")),
             (events.TasksExpired, self._expired),
             (events.TasksPruned, lambda event: self._log.info("pruned", tasks=event.count)),
+            (
+                events.FileStored,
+                lambda event: self._log.info("file stored", file=event.id, size=event.size, task=event.task_id),
+            ),
+            (events.FilesRemoved, lambda event: self._log.info("files removed", files=event.count)),
             (events.WorkerStarted, self._worker_started),
             (events.WorkerStopping, self._worker_stopping),
             (events.WorkerStopped, lambda event: self._log.info("worker stopped", worker=event.worker_id)),

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.core.errors import SettingsError
@@ -69,6 +69,25 @@ class Settings(BaseSettings):
     max_json_depth: int = Field(32, ge=2, le=200, description="Deepest nesting of a request body.")
     max_bulk_tasks: int = Field(10_000, ge=1, description="Most tasks in one bulk submission.")
     max_streams: int = Field(1000, ge=1, description="Most event streams open at once in one API process.")
+
+    files_dir: Path = Field(Path("data/files"), description="Folder of uploaded and produced files.")
+    max_upload_bytes: Bytes = Field(25 * 2**20, description="Largest uploaded file.")
+    max_output_bytes: Bytes = Field(2**30, description="Largest file an executor may save.")
+    retention_files_seconds: Seconds = Field(
+        86400, description="How long an uploaded file is kept that no task uses; others live as long as their task."
+    )
+
+    ai_base_url: str = Field(
+        "", description="An OpenAI-compatible endpoint, like `http://localhost:11434/v1`; workers call it."
+    )
+    ai_api_key: SecretStr = Field(
+        SecretStr(""), description="Its key, sent as a bearer token; never stored or logged."
+    )
+    ai_model: str = Field("", description="The model to ask for where a payload names none.")
+    ai_timeout_seconds: Seconds = Field(60, description="Longest silence of the endpoint before the attempt fails.")
+
+    image_max_pixels: int = Field(50_000_000, ge=1, description="Largest image, in pixels, that is decoded.")
+    image_memory_bytes: Bytes = Field(2**30, description="Most memory one image task may use.")
 
     durability: Literal["full", "relaxed"] = Field(
         "full", description="`relaxed` does not wait for the disk: a power cut may lose the last acknowledged tasks."

@@ -63,7 +63,8 @@ class TaskError:
 class NewTask:
     """A task as it was asked for, validated, every default filled in, not yet stored.
 
-    `metadata` and `payload` are JSON objects as text. `request_hash` belongs to the idempotency key.
+    `metadata` and `payload` are JSON objects as text. `request_hash` belongs to the idempotency key. `file_ids` are the
+    uploaded files that the payload names, each once.
     """
 
     task_type: str
@@ -81,6 +82,7 @@ class NewTask:
     tags: tuple[str, ...] = ()
     metadata: JsonText | None = None
     traceparent: str | None = None
+    file_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Statements for upkeep: what is due, what is over, what is old. Each works in small batches and may run anywhere."""
 
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, bindparam, delete, literal_column, select, update
@@ -74,12 +75,12 @@ async def expire_unstarted(connection: AsyncConnection, now: datetime, limit: in
     return list(await connection.scalars(statement))
 
 
-async def prune_finished(
+async def prunable(
     connection: AsyncConnection, status: Status, before: datetime, keyed_before: datetime, limit: int
-) -> int:
-    """Delete up to `limit` tasks that ended as `status` before `before`. Those with an idempotency key stay until they
-    were created before `keyed_before`. Returns how many went."""
-    old = (
+) -> list[int]:
+    """Up to `limit` tasks that ended as `status` before `before`, oldest first, locked. Those with an idempotency key stay
+    until they were created before `keyed_before`."""
+    statement = (
         select(tasks.c.id)
         .where(
             _FINISHED,
@@ -89,8 +90,14 @@ async def prune_finished(
         )
         .order_by(tasks.c.finished_at, tasks.c.id)
         .limit(limit)
+        .with_for_update(skip_locked=True)
     )
-    return (await connection.execute(delete(tasks).where(tasks.c.id.in_(old)))).rowcount
+    return list(await connection.scalars(statement))
+
+
+async def prune(connection: AsyncConnection, ids: Collection[int]) -> None:
+    """Delete these tasks as far as they have ended."""
+    await connection.execute(delete(tasks).where(tasks.c.id.in_(ids), _FINISHED))
 
 
 async def next_expiry(connection: AsyncConnection) -> datetime | None:

@@ -1,5 +1,6 @@
 """Every table, constraint and index. What SQL can forbid is forbidden here."""
 
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
@@ -18,6 +19,7 @@ from sqlalchemy import (
     text,
 )
 
+from app.core.file import Role
 from app.core.task import TERMINAL, UNFINISHED, FailureReason, Status
 from app.models.types import Moment, Names, RowId, Word
 
@@ -26,8 +28,8 @@ metadata = MetaData(
 )
 
 
-def _listed(statuses: tuple[Status, ...]) -> str:
-    return ", ".join(f"'{status}'" for status in statuses)
+def _listed(words: tuple[StrEnum, ...]) -> str:
+    return ", ".join(f"'{word}'" for word in words)
 
 
 # The conditions of the partial indexes. A statement that is to use one must say its condition word for word: SQLite sees
@@ -38,6 +40,7 @@ DELAYED = "status IN ('scheduled', 'retrying')"
 UNSTARTED = "expires_at IS NOT NULL AND started_at IS NULL AND status IN ('pending', 'scheduled', 'blocked')"
 FINISHED = f"status IN ({_listed(TERMINAL)})"
 UNHAPPY = "status IN ('failed', 'cancelled')"
+EXPIRING = "expires_at IS NOT NULL"
 HOLDS_UNIQUE_KEY = f"unique_key IS NOT NULL AND status IN ({_listed(UNFINISHED)})"
 
 
@@ -123,6 +126,32 @@ checkpoints = Table(
     Column("task_id", RowId, ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
     Column("seq", Integer, primary_key=True, autoincrement=False),
     Column("data", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("size", RowId, nullable=False),
+    Column("content_type", String(127), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("expires_at", Moment),
+    Index("ix_files_expiring", "expires_at", "id", **_only(EXPIRING)),
+)
+
+# Which task keeps which file. `lease` is that of the attempt which saved it, 0 for what came with the submission.
+task_files = Table(
+    "task_files",
+    metadata,
+    Column("task_id", RowId, ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("file_id", String(32), ForeignKey("files.id", ondelete="CASCADE"), primary_key=True),
+    Column("role", Word(Role), nullable=False),
+    Column("lease", RowId, nullable=False),
+    CheckConstraint(f"role IN ({_listed(tuple(Role))})", name="role"),
+    Index("ix_task_files_file", "file_id"),
     sqlite_with_rowid=False,
 )
 

@@ -26,7 +26,7 @@ from app.models.tables import tasks
 from app.models.types import join_names
 
 _FIELDS = tuple(Task.__dataclass_fields__)
-_ASKED = tuple(NewTask.__dataclass_fields__)
+_ASKED = tuple(name for name in NewTask.__dataclass_fields__ if name in Task.__dataclass_fields__)
 _WHOLE = tuple(tasks.c[name] for name in _FIELDS)
 # A list shows no payloads and results unless asked to: they may be a megabyte each.
 _SUMMARY = tuple(

@@ -23,9 +23,11 @@ from app.core.events import (
 from app.core.settings import Settings
 from app.core.task import Status, TaskError
 from app.models import chores as rows
+from app.models import files as file_rows
 from app.models import workers as worker_rows
 from app.models.database import Database
 from app.models.queue import error_json
+from app.services.files import FileService
 from app.services.queue import TaskQueue, settlement_of_expired
 
 BATCH = 500
@@ -45,11 +47,20 @@ class Chore:
 
 
 class Chores:
-    """Promote due tasks, sweep lost leases, expire what never started, prune what is old, forget silent workers."""
+    """Promote due tasks, sweep lost leases, expire what never started, prune what is old, collect files, forget workers."""
 
-    def __init__(self, database: Database, queue: TaskQueue, bus: EventBus, settings: Settings, random: Random) -> None:
+    def __init__(
+        self,
+        database: Database,
+        queue: TaskQueue,
+        files: FileService,
+        bus: EventBus,
+        settings: Settings,
+        random: Random,
+    ) -> None:
         self._database = database
         self._queue = queue
+        self._files = files
         self._bus = bus
         self._settings = settings
         self._random = random
@@ -60,6 +71,8 @@ class Chores:
             Chore("expire", settings.poll_seconds, self.expire),
             Chore("sweep", settings.sweep_seconds, self.sweep),
             Chore("prune", 60, self.prune),
+            Chore("collect files", 60, self.collect_files),
+            Chore("clear drafts", 3600, self.clear_drafts),
             Chore("forget workers", 600, self.forget_workers),
         )
 
@@ -140,10 +153,23 @@ class Chores:
         ):
             before = now - timedelta(seconds=kept_seconds)
             async with self._database.write(durable=False) as connection:
-                counts.append(await rows.prune_finished(connection, status, before, now - KEYS_LIVE, BATCH))
+                ids = await rows.prunable(connection, status, before, now - KEYS_LIVE, BATCH)
+                if ids:
+                    await file_rows.let_go(connection, ids, now)
+                    await rows.prune(connection, ids)
+                counts.append(len(ids))
         if sum(counts):
             self._bus.publish(TasksPruned(sum(counts)))
         return max(counts) == BATCH
+
+    async def collect_files(self) -> bool:
+        """Delete files whose time is over. True if there may be more."""
+        return await self._files.collect(BATCH)
+
+    async def clear_drafts(self) -> bool:
+        """Remove what was left half written by uploads and attempts that died."""
+        await self._files.clear_drafts()
+        return False
 
     async def forget_workers(self) -> bool:
         """Drop the rows of workers that have been silent for a day."""

@@ -2,24 +2,40 @@
 registry that loads it. It must stay light: API, worker parent and runner all import it."""
 
 import asyncio
+import hashlib
 import importlib
 import inspect
+import io
+import json
 import re
+import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import cache, cached_property
+from importlib.metadata import entry_points
+from pathlib import Path, PurePath
 from types import ModuleType
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import IO, Any, NoReturn, Protocol, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
-from app.core.errors import PluginError
+from app.core.errors import PluginError, TooLarge
+from app.core.file import ANY_TYPE, FILE_ID, StoredFile, label_of
 from app.core.retry import RetryPolicy
 
 NAME = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 LONGEST_WAIT_SECONDS = 10 * 365 * 86400.0
 MARK = "__task_executor__"
+ENTRY_POINT_GROUP = "task_service.executors"
+"""Where an installed distribution names its executor modules."""
+FILE_ID_FORMAT = "file-id"
+"""How a FileId is marked in a JSON Schema."""
+FileSource = bytes | Path | IO[bytes]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -68,6 +84,30 @@ class StopRequested(BaseException):
         self.reason = reason
 
 
+@dataclass(frozen=True, slots=True)
+class RunnerSetup:
+    """What a runner is told when it starts: modules to load, `async def` attempts at a time, limits, where files are."""
+
+    modules: tuple[str, ...] = ()
+    concurrency: int = 1
+    max_result_bytes: int = 2**20
+    max_output_bytes: int = 2**30
+    files_dir: str = "data/files"
+
+
+class FileId(str):
+    """The type of a payload's field that names an uploaded file.
+
+    A submission is refused where there is no such file; the file is kept as long as the task is. Fields of this type may
+    lie anywhere in a payload model.
+    """
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        string = core_schema.str_schema(pattern=FILE_ID, metadata={"pydantic_js_updates": {"format": FILE_ID_FORMAT}})
+        return core_schema.no_info_after_validator_function(cls, string)
+
+
 class Reports(Protocol):
     """Where a context's calls go: the runner's wire in production, `RecordedReports` in a developer's own tests."""
 
@@ -79,11 +119,28 @@ class Reports(Protocol):
         """Done with True when stored, with False when the lease is lost."""
         ...
 
+    def open_file(self, file_id: str) -> IO[bytes]:
+        """The file's bytes. Raises FileNotFoundError."""
+        ...
+
+    def write_file(self, source: FileSource, name: str, content_type: str) -> StoredFile:
+        """Put the bytes on disk. Raises TooLarge."""
+        ...
+
+    def keep_file(self, file: StoredFile, temporary: bool) -> "Future[bool]":
+        """Make a written file one of the task's. Done with True when stored, with False when the lease is lost."""
+        ...
+
 
 class RecordedReports:
-    """Keeps what an executor reports, for unit tests of an executor: `Context(reports=RecordedReports())`."""
+    """Keeps what an executor reports, for unit tests of an executor: `Context(reports=RecordedReports())`.
 
-    def __init__(self) -> None:
+    `files` are the bytes of files by id: those an executor may open, and after the run also those it saved.
+    """
+
+    def __init__(self, files: Mapping[str, bytes] | None = None) -> None:
+        self.files = dict(files or {})
+        self.saved: list[StoredFile] = []
         self.progresses: list[tuple[float | None, str | None, Any]] = []
         self.logs: list[tuple[str, dict[str, Any]]] = []
         self.checkpoints: list[Any] = []
@@ -100,6 +157,31 @@ class RecordedReports:
         stored.set_result(True)
         return stored
 
+    def open_file(self, file_id: str) -> IO[bytes]:
+        if file_id not in self.files:
+            raise FileNotFoundError(file_id)
+        return io.BytesIO(self.files[file_id])
+
+    def write_file(self, source: FileSource, name: str, content_type: str) -> StoredFile:
+        data = _bytes_of(source)
+        file_id = f"{len(self.files) + 1:032x}"
+        self.files[file_id] = data
+        return StoredFile(
+            file_id, label_of(name), len(data), content_type, hashlib.sha256(data).hexdigest(), datetime.now(UTC)
+        )
+
+    def keep_file(self, file: StoredFile, temporary: bool) -> "Future[bool]":
+        self.saved.append(file)
+        stored: Future[bool] = Future()
+        stored.set_result(True)
+        return stored
+
+
+def _bytes_of(source: FileSource) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    return source.read_bytes() if isinstance(source, Path) else source.read()
+
 
 class Context:
     """What an attempt may know and say. Every call raises `StopRequested` once the attempt has been told to end.
@@ -108,6 +190,7 @@ class Context:
     attempt      number of this attempt, from 1
     deadline     aware UTC moment at which the time limit is up
     checkpoints  what earlier attempts of this task stored, oldest first
+    setup        how this runner was started, for executors that start runners of their own
     """
 
     def __init__(
@@ -117,12 +200,14 @@ class Context:
         attempt: int = 1,
         deadline: datetime | None = None,
         checkpoints: Sequence[Any] = (),
+        setup: RunnerSetup | None = None,
         reports: Reports,
     ) -> None:
         self.task_id = task_id
         self.attempt = attempt
         self.deadline = deadline
         self.checkpoints = list(checkpoints)
+        self.setup = setup or RunnerSetup()
         self._reports = reports
         self._stop_reason: str | None = None
 
@@ -165,6 +250,49 @@ class Context:
         self._raise_if_stopped()
         self._raise_unless(await asyncio.wrap_future(self._reports.checkpoint(data)))
 
+    def open_file(self, file_id: str) -> IO[bytes]:
+        """An uploaded or saved file, open for reading at its beginning. Raises Fail if it is not there (any more)."""
+        self._raise_if_stopped()
+        try:
+            return self._reports.open_file(file_id)
+        except FileNotFoundError:
+            raise Fail(f"file {file_id} is not there") from None
+
+    def save_file(
+        self, source: FileSource, name: str, content_type: str = ANY_TYPE, *, temporary: bool = False
+    ) -> StoredFile:
+        """Store bytes, the file at a path, or what a binary stream has left, as a file of this task. Put the answer's `id`
+        into the result. Returns when it is on disk.
+
+        `temporary` files go when the task ends: they are for the next attempt, named in a checkpoint. Others live as long
+        as the task. Raises Fail for a file over MAX_OUTPUT_BYTES. For plain executors; in an `async def` one it would
+        block the loop: use `save_file_async`.
+        """
+        self._raise_if_stopped()
+        file = self._written(source, name, content_type)
+        self._raise_unless(self._reports.keep_file(file, temporary).result())
+        return file
+
+    async def save_file_async(
+        self, source: FileSource, name: str, content_type: str = ANY_TYPE, *, temporary: bool = False
+    ) -> StoredFile:
+        """`save_file` for `async def` executors."""
+        self._raise_if_stopped()
+        file = await asyncio.to_thread(self._written, source, name, content_type)
+        await self.keep_file_async(file, temporary=temporary)
+        return file
+
+    async def keep_file_async(self, file: StoredFile, *, temporary: bool = False) -> None:
+        """Make a file that is written already one of this task's; for executors that run others."""
+        self._raise_if_stopped()
+        self._raise_unless(await asyncio.wrap_future(self._reports.keep_file(file, temporary)))
+
+    def _written(self, source: FileSource, name: str, content_type: str) -> StoredFile:
+        try:
+            return self._reports.write_file(source, name, content_type)
+        except TooLarge as error:
+            raise Fail(str(error)) from None
+
     def _raise_unless(self, stored: bool) -> None:
         if not stored:
             self.stop("the lease was lost")
@@ -173,6 +301,31 @@ class Context:
     def _raise_if_stopped(self) -> None:
         if self._stop_reason is not None:
             raise StopRequested(self._stop_reason)
+
+
+def named_files(payload: BaseModel) -> tuple[str, ...]:
+    """The ids of the files that a validated payload names, each once, wherever its FileId fields lie (private attributes
+    of models included, where a model may keep what it has parsed)."""
+    return tuple(dict.fromkeys(_file_ids(payload))) if _may_name_files(type(payload)) else ()
+
+
+@cache
+def _may_name_files(model: type[BaseModel]) -> bool:
+    return bool(model.__private_attributes__) or f'"{FILE_ID_FORMAT}"' in json.dumps(model.model_json_schema())
+
+
+def _file_ids(value: Any) -> Iterator[str]:
+    match value:
+        case FileId():
+            yield str(value)
+        case BaseModel():
+            yield from _file_ids(vars(value))
+            yield from _file_ids(value.__pydantic_private__)
+        case dict():
+            yield from _file_ids(list(value.values()))
+        case list() | tuple() | set():
+            for one in value:
+                yield from _file_ids(one)
 
 
 @dataclass(frozen=True)
@@ -200,6 +353,21 @@ class Executor:
         """The function's docstring, cleaned; empty where it has none."""
         return inspect.getdoc(self.function) or ""
 
+    @cached_property
+    def payload_schema(self) -> dict[str, Any]:
+        """The JSON Schema of the payload, made once: to be read, not changed."""
+        return self.payload.model_json_schema(schema_generator=PayloadSchema)
+
+
+class PayloadSchema(GenerateJsonSchema):
+    """JSON Schemas of payload models. What a schema cannot say (a type with a validator of its own) may be anything, and
+    a default that is no JSON is left out; neither keeps a model from being used."""
+
+    ignored_warning_kinds = GenerateJsonSchema.ignored_warning_kinds | {"non-serializable-default"}
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:
+        return {}
+
 
 def executor(
     task_type: str,
@@ -213,7 +381,8 @@ def executor(
     """Mark a function `(payload, context) -> JSON` as the executor of `task_type`. It stays a plain function.
 
     The payload model is the contract: submissions that do not fit it are refused. The function may be `def` (runs alone
-    in its runner) or `async def` (shares one). Raises PluginError, at import, for a name or a limit that makes no sense.
+    in its runner) or `async def` (shares one). Raises PluginError, at import, for a name or a limit that makes no sense, and
+    for a function that cannot be called like that. An `example` must fit the model; it is checked when it is loaded.
     """
     if not NAME.fullmatch(task_type):
         raise PluginError(f"task_type {task_type!r} must match {NAME.pattern}")
@@ -225,10 +394,32 @@ def executor(
         raise PluginError(f"executor {task_type!r}: timeout_seconds must be above 0, not {timeout_seconds}")
 
     def mark(function: Function) -> Function:
+        _check_function(task_type, function)
         setattr(function, MARK, Executor(task_type, function, payload, max_attempts, timeout_seconds, retry, example))
         return function
 
     return mark
+
+
+def _check_function(task_type: str, function: Callable[..., Any]) -> None:
+    if not inspect.isroutine(function):
+        raise PluginError(f"executor {task_type!r}: {function!r} is no function")
+    shown = f"executor {task_type!r}: {function.__name__}"
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise PluginError(f"{shown} yields; it must return its result (context.progress tells of it on the way)")
+    signature = inspect.signature(function)
+    try:
+        signature.bind("payload", "context")
+    except TypeError as error:
+        raise PluginError(f"{shown}{signature} must take (payload, context): {error}") from None
+    # Of two functions with one name the module keeps the second, of two marks a function keeps the outer one.
+    same_name = getattr(function, "__globals__", {}).get(function.__qualname__)
+    for other in (function, same_name):
+        mark = getattr(other, MARK, None)
+        if mark is not None and mark.task_type != task_type and other.__module__ == function.__module__:
+            raise PluginError(
+                f"{shown} is already the executor of {mark.task_type!r}; each needs a function of its own"
+            )
 
 
 class ExecutorRegistry(Mapping[str, Executor]):
@@ -247,6 +438,19 @@ class ExecutorRegistry(Mapping[str, Executor]):
         return len(self._executors)
 
 
+def installed_modules() -> tuple[str, ...]:
+    """The executor modules that installed distributions name in the entry point group `task_service.executors`, in the
+    order of the entry points' names, each once. Raises PluginError for a value that is more than a module."""
+    points = sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: (point.name, point.value))
+    for point in points:
+        if not all(part.isidentifier() for part in point.value.split(".")):
+            raise PluginError(
+                f"Entry point {point.name!r} ({ENTRY_POINT_GROUP}){_origin(point.value)} is {point.value!r}; it must name a"
+                " module alone, like 'my_executors', whose @executor functions are collected."
+            )
+    return tuple(dict.fromkeys(point.value for point in points))
+
+
 def load_executors(module_names: Sequence[str]) -> ExecutorRegistry:
     """Import each module and collect what it marks. Raises PluginError with one clear line: which module, and why."""
     found: dict[str, Executor] = {}
@@ -258,26 +462,87 @@ def load_executors(module_names: Sequence[str]) -> ExecutorRegistry:
             if getattr(member, "__module__", None) == module.__name__ and hasattr(member, MARK)
         ]
         if not marked:
-            raise PluginError(f"Executor module {module_name!r} marks no function with @executor.")
+            _refuse(module_name, "marks no function with @executor")
         for one in marked:
             taken = found.get(one.task_type)
             if taken is not None and taken.function is not one.function:
-                raise PluginError(
-                    f"Executor module {module_name!r}: task_type {one.task_type!r} is already taken"
-                    f" by {taken.function.__module__!r}."
-                )
+                _refuse(module_name, f"cannot be loaded: {_claimed_twice(taken, one)}")
+            _check_model(module_name, one)
             found[one.task_type] = one
     return ExecutorRegistry(found)
 
 
+def _claimed_twice(first: Executor, second: Executor) -> str:
+    one, other = first.function, second.function
+    if one.__module__ == other.__module__:
+        return f"task_type {first.task_type!r} is claimed by two functions, {one.__name__} and {other.__name__}"
+    return f"task_type {first.task_type!r} is already taken by {one.__module__!r}{_origin(one.__module__)}"
+
+
+def _check_model(module_name: str, one: Executor) -> None:
+    """The documentation shows schema and example, so a schema that cannot be made and an example that would be refused are
+    faults of the module."""
+    what = "payload model"
+    try:
+        one.payload.model_rebuild()
+        assert one.payload_schema is not None
+        if one.example is not None:
+            what = "example"
+            one.payload.model_validate_json(json.dumps(dict(one.example), allow_nan=False))
+    except Exception as error:  # user code: a validator, a hook for the schema
+        fault = f"the {what} of executor {one.task_type!r} is wrong: {_one_line(error)}"
+        _refuse(module_name, f"cannot be loaded: {fault}", error)
+
+
 def _import(module_name: str) -> ModuleType:
+    path = PurePath(module_name)
+    if path.suffix == ".py" or len(path.parts) > 1:
+        parts = path.with_suffix("").parts
+        name = parts[-1] if path.is_absolute() else ".".join(part for part in parts if part != "..")
+        _refuse(module_name, f"cannot be loaded: give the module name, {name}, not the file")
     try:
         return importlib.import_module(module_name)
-    except PluginError:
-        raise
-    except Exception as error:  # a plug-in's import may raise anything, and the operator needs one line, not our stack
-        _refuse(module_name, error)
+    except (Exception, SystemExit) as error:
+        # A plug-in's import may raise anything, and the operator needs one line, not our stack.
+        _refuse(module_name, f"cannot be loaded: {_one_line(error)}{_hint(module_name, error)}", error)
 
 
-def _refuse(module_name: str, error: Exception) -> NoReturn:
-    raise PluginError(f"Executor module {module_name!r} cannot be loaded: {type(error).__name__}: {error}") from error
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, ValidationError):
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}".removeprefix(": ") for fault in faults)
+    text = " ".join(str(error).split())
+    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
+
+
+def _hint(module_name: str, error: BaseException) -> str:
+    """Where it was looked for if it was not found, else the line that raised, where the text does not say it."""
+    if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+        installed = (
+            str(PurePath(inspect.__file__).parent),
+            *(path for path in sys.path if path.endswith(("-packages", ".zip"))),
+        )
+        folders = [folder or "." for folder in sys.path if not folder.startswith(installed)]
+        return (
+            f". Searched: {', '.join(folders)} and the installed packages. Put it beside run_api.py, into a folder"
+            " named in PYTHONPATH, or install it"
+        )
+    ours = (__file__, importlib.__file__)
+    lines = [
+        (PurePath(frame.f_code.co_filename).name, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if not frame.f_code.co_filename.startswith(("<frozen", *ours))
+    ]
+    return f" ({lines[-1][0]}, line {lines[-1][1]})" if lines else ""
+
+
+def _refuse(module_name: str, fault: str, error: BaseException | None = None) -> NoReturn:
+    raise PluginError(f"Executor module {module_name!r}{_origin(module_name)} {fault}.") from error
+
+
+def _origin(module_name: str) -> str:
+    """Which installed distribution named the module: the operator never did."""
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        if point.value == module_name and point.dist is not None:
+            return f" of the distribution {point.dist.name} {point.dist.version}"
+    return ""

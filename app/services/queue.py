@@ -12,6 +12,7 @@ from app.core.retry import RetryPolicy
 from app.core.settings import Settings
 from app.core.task import TERMINAL, Attempt, ClaimedTask, JsonText, Status, Task
 from app.models import chores as chore_rows
+from app.models import files as file_rows
 from app.models import queue as rows
 from app.models.database import Connection, Database
 from app.models.queue import Completion, Head, Lease, Renewal
@@ -25,7 +26,7 @@ PROMOTED_A_CLAIM = 1000
 @dataclass(frozen=True, slots=True)
 class Ended:
     """One attempt that is over, as its worker saw it. `progress` is its last word on it, None if it said none;
-    `checkpointed`: it stored or was given checkpoints."""
+    `checkpointed`: it stored or was given checkpoints; `saved_files`: it saved files."""
 
     task: ClaimedTask
     outcome: Outcome
@@ -33,6 +34,12 @@ class Ended:
     run_seconds: float | None = None
     progress: JsonText | None = None
     checkpointed: bool = False
+    saved_files: bool = False
+
+    @property
+    def left_something(self) -> bool:
+        """Whether it, or an attempt before it, may have stored something for the next one."""
+        return self.checkpointed or self.saved_files or self.task.lease > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +136,8 @@ class TaskQueue:
         decided = [(task, self._decide(task, lifecycle.Lost(evidence), now)) for task in tasks]
         if decided:
             await self._write(connection, decided, {task.id: "lost" for task in tasks})
+            over = [change.id for _, change in decided if change.status in TERMINAL]
+            await self._clear_after(connection, over, now)
         return decided
 
     async def _settle(
@@ -149,10 +158,15 @@ class TaskQueue:
                 await self._write(connection, decided, words, progress)
                 changes += [change for _, change in decided]
         over = {change.id for change in changes if change.status in TERMINAL}
-        dropped = [one.task.id for one in ended if one.checkpointed and one.task.id in over]
-        if dropped:
-            await rows.drop_checkpoints(connection, dropped)
+        left = [one.task.id for one in ended if one.task.id in over and one.left_something]
+        await self._clear_after(connection, left, now)
         return changes
+
+    async def _clear_after(self, connection: Connection, over: Sequence[int], now: datetime) -> None:
+        """Drop what tasks that have ended kept for their next attempt."""
+        if over:
+            await rows.drop_checkpoints(connection, over)
+            await file_rows.let_go_temporary(connection, over, now)
 
     def _decide(self, task: Task, outcome: Outcome, now: datetime) -> Change:
         return lifecycle.settle(task, outcome, self.policy(task.task_type), now, self._random)

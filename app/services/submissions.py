@@ -22,7 +22,7 @@ from app.core.clock import Clock
 from app.core.errors import InvalidRequest, PayloadInvalid, TooLarge, UnknownTaskType
 from app.core.settings import Settings
 from app.core.task import HIGHEST_PRIORITY, LARGEST_INTEGER, LOWEST_PRIORITY, PRIORITY_NAMES, JsonText, NewTask
-from app.services.executors import Executor, ExecutorRegistry
+from app.services.executors import Executor, ExecutorRegistry, named_files
 
 FAR_FUTURE = timedelta(days=3650)
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
@@ -108,9 +108,11 @@ class Intake:
     ) -> NewTask:
         """The task to store. Raises InvalidRequest or TooLarge; faults are located below `location`."""
         executor = self._executor(submission.task_type, location)
+        payload, file_ids = self._payload(executor, submission.payload, location)
         return NewTask(
             task_type=submission.task_type,
-            payload=self._payload(executor, submission.payload, location),
+            payload=payload,
+            file_ids=file_ids,
             queue=submission.queue or self._settings.default_queue,
             priority=priority_number(submission.priority),
             max_attempts=submission.max_attempts or executor.max_attempts or self._settings.max_attempts,
@@ -138,13 +140,16 @@ class Intake:
             return self._clock() + timedelta(seconds=submission.delay_seconds)
         return submission.scheduled_at
 
-    def _payload(self, executor: Executor, payload: dict[str, Any], location: Sequence[str | int]) -> JsonText:
+    def _payload(
+        self, executor: Executor, payload: dict[str, Any], location: Sequence[str | int]
+    ) -> tuple[JsonText, tuple[str, ...]]:
+        """The payload as it is stored, and the files it names."""
         text = orjson.dumps(payload)
         if len(text) > self._settings.max_payload_bytes:
             raise TooLarge("payload", self._settings.max_payload_bytes)
         try:
             # As JSON, like the runner does, so that both read dates, enumerations and bytes alike.
-            executor.payload.model_validate_json(text)
+            checked = executor.payload.model_validate_json(text, context={"executors": self._registry})
         except ValidationError as error:
             faults = located_faults(error, [*location, "payload"])
             raise PayloadInvalid(f"The payload does not fit {executor.task_type}.", faults) from None
@@ -152,7 +157,7 @@ class Intake:
             message = f"The payload could not be checked: {type(error).__name__} in the model of {executor.task_type}."
             fault = {"location": [*location, "payload"], "message": message, "type": "validator_failed"}
             raise PayloadInvalid(message, [fault]) from error
-        return JsonText(text.decode())
+        return JsonText(text.decode()), named_files(checked)
 
 
 def priority_number(priority: int | str) -> int:

@@ -26,6 +26,7 @@ from app.core.lifecycle import (
 )
 from app.core.task import LARGEST_INTEGER, Attempt, NewTask, Status, Task, rank_of
 from app.models import attempts as attempt_rows
+from app.models import files as file_rows
 from app.models import tasks as rows
 from app.models.database import Connection, Database
 from app.models.tasks import TaskFilter
@@ -78,6 +79,7 @@ class TaskService:
                 ids += given
                 if refused:
                     raise _collision(refused[0], await self._owners(connection, refused), within=ids)
+                await _keep_files(connection, zip(given, chunk, strict=True))
         self._bus.publish(TasksSubmitted(tuple(ids), tuple(tasks)))
         return ids
 
@@ -150,6 +152,7 @@ class TaskService:
         async with self._database.write() as connection:
             task = await self._locked(connection, task_id)
             ensure_deletable(task)
+            await file_rows.let_go(connection, [task_id], self._clock())
             await rows.delete_idle(connection, task_id)
         self._bus.publish(TaskDeleted(task))
 
@@ -172,6 +175,7 @@ class TaskService:
             given, stored = await rows.insert_new(connection, sound, now, self._step) if sound else ([], set())
             refused = [task for id_, task in zip(given, sound, strict=True) if id_ not in stored]
             refused += [tasks[place] for place in faults]
+            await _keep_files(connection, (pair for pair in zip(given, sound, strict=True) if pair[0] in stored))
             owners = await self._owners(connection, refused) if refused else []
         if stored:
             pairs = [pair for pair in zip(given, sound, strict=True) if pair[0] in stored]
@@ -205,12 +209,24 @@ class TaskService:
             for place, task in enumerate(tasks):
                 if task.parent_id is not None and task.parent_id not in found:
                     faults[place] = ("parent_id", f"names no task: there is no {task.parent_id}")
+        named = {file_id for task in tasks for file_id in task.file_ids}
+        if named:
+            kept = await file_rows.kept_ids(connection, named, now)
+            for place, task in enumerate(tasks):
+                for missing in [file_id for file_id in task.file_ids if file_id not in kept][:1]:
+                    faults[place] = ("payload", f"names no file: there is no {missing}")
         return faults
 
     async def _owners(self, connection: Connection, refused: Iterable[NewTask]) -> list[Task]:
         idempotency_keys = {task.idempotency_key for task in refused if task.idempotency_key}
         unique_keys = {task.unique_key for task in refused if task.unique_key}
         return await rows.find_by_keys(connection, idempotency_keys, unique_keys)
+
+
+async def _keep_files(connection: Connection, stored: Iterable[tuple[int, NewTask]]) -> None:
+    pairs = [(task_id, file_id) for task_id, task in stored for file_id in task.file_ids]
+    if pairs:
+        await file_rows.keep_inputs(connection, pairs)
 
 
 def _replay(refused: NewTask, owners: Sequence[Task]) -> Submitted | IdempotencyMismatch | None:

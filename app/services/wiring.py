@@ -12,6 +12,7 @@ from app.core.settings import Settings
 from app.models.database import Database
 from app.services.chores import Chores
 from app.services.executors import ExecutorRegistry, load_executors
+from app.services.files import FileService
 from app.services.hints import HintSubscriber
 from app.services.insights import Insights
 from app.services.queue import TaskQueue
@@ -33,6 +34,7 @@ class Services:
     wakeup: Wakeup
     intake: Intake
     tasks: TaskService
+    files: FileService
     queue: TaskQueue
     chores: Chores
     insights: Insights
@@ -56,6 +58,7 @@ async def open_services(settings: Settings, *, clock: Clock = system_clock) -> A
         HintSubscriber(bus, wakeup)
         random = Random()  # noqa: S311 jitter, not secrets
         queue = TaskQueue(database, bus, registry, settings, random)
+        files = FileService(database, bus, settings)
         services = Services(
             settings=settings,
             registry=registry,
@@ -64,8 +67,9 @@ async def open_services(settings: Settings, *, clock: Clock = system_clock) -> A
             wakeup=wakeup,
             intake=Intake(registry, settings, database.clock()),
             tasks=TaskService(database, bus, settings.priority_step_seconds),
+            files=files,
             queue=queue,
-            chores=Chores(database, queue, bus, settings, random),
+            chores=Chores(database, queue, files, bus, settings, random),
             insights=Insights(database, settings),
             workers=WorkerBook(database),
             watcher=ChangeWatcher(database, wakeup, settings.poll_seconds),

@@ -1,11 +1,11 @@
 """What a worker and its runners say to each other: one JSON object a frame, a 4-byte big-endian length before it.
 
 Worker to runner, each key optional:
-    start     {"modules": [...], "concurrency": 16, "max_result_bytes": 1048576}
+    start     a RunnerSetup
     run       [[id, lease, task_type, payload, attempt, timeout_seconds, [checkpoint, ...]], ...]   payload is JSON text
     stop      [[id, lease, reason], ...]      these attempts must end
     recall    true                            give back what has not started
-    stored    [[number, true], ...]           checkpoints that are on disk (or false: the lease is lost)
+    stored    [[number, true], ...]           checkpoints and files that are on disk (or false: the lease is lost)
 Runner to worker:
     ready     true                            executors are loaded
     broken    "why they cannot be loaded"
@@ -15,12 +15,17 @@ Runner to worker:
     progress  [[id, lease, progress], ...]    the newest of each, as JSON text
     log       [[id, lease, message, fields], ...]
     checkpoint [[number, id, lease, data], ...]
+    file      [[number, id, lease, file, temporary], ...]     written files that belong to the attempt's task from now on
 """
 
 import struct
+from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 import orjson
+
+from app.core.file import StoredFile
 
 _LENGTH = struct.Struct(">I")
 LARGEST_FRAME_BYTES = 256 * 2**20
@@ -30,6 +35,16 @@ def encode(message: dict[str, Any]) -> bytes:
     """One frame."""
     body = orjson.dumps(message)
     return _LENGTH.pack(len(body)) + body
+
+
+def file_to_wire(file: StoredFile) -> dict[str, Any]:
+    """A file as it goes over the wire."""
+    return asdict(file) | {"created_at": file.created_at.isoformat()}
+
+
+def file_from_wire(fields: dict[str, Any]) -> StoredFile:
+    """A file as it came over the wire."""
+    return StoredFile(**fields | {"created_at": datetime.fromisoformat(fields["created_at"])})
 
 
 class FrameBuffer:

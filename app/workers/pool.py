@@ -12,12 +12,14 @@ import structlog
 from app.core import slots
 from app.core.clock import Clock
 from app.core.events import EventBus, RunnerDied, RunnerStarted
+from app.core.file import StoredFile
 from app.core.lifecycle import Lost, Outcome, Released
 from app.core.slots import Kind
 from app.core.task import ClaimedTask, JsonText
 from app.models.queue import Head, Lease
-from app.services.executors import ExecutorRegistry
+from app.services.executors import ExecutorRegistry, RunnerSetup
 from app.services.queue import Ended, Wish
+from app.workers.frames import file_from_wire
 from app.workers.outcomes import NOT_RENEWED, SHUTDOWN, TIME_LIMIT, outcome_of_stop, reported
 from app.workers.process import Given, RunnerProcess
 
@@ -29,13 +31,11 @@ LONGEST_PAUSE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
-    """How many runners, how many `async def` attempts in each, and how they are treated."""
+    """How many runners, how each is started, and how long one has to obey."""
 
     processes: int
-    concurrency: int
-    modules: tuple[str, ...]
+    setup: RunnerSetup
     stop_grace_seconds: float
-    max_result_bytes: int
 
 
 class RunnerPool:
@@ -50,6 +50,7 @@ class RunnerPool:
         worker_id: str,
         wake: Callable[[], None],
         store_checkpoint: Callable[[int, int, JsonText], Awaitable[bool]],
+        keep_file: Callable[[int, int, StoredFile, bool], Awaitable[bool]],
     ) -> None:
         self._options = options
         self._registry = registry
@@ -58,6 +59,7 @@ class RunnerPool:
         self._worker_id = worker_id
         self._wake = wake
         self._store_checkpoint = store_checkpoint
+        self._keep_file = keep_file
         self._runners: list[RunnerProcess] = []
         self._waiting: list[Given] = []
         self._means: dict[str, float] = {}
@@ -92,7 +94,7 @@ class RunnerPool:
         room = slots.room(
             [runner.load for runner in self._runners],
             kinds,
-            concurrency=self._options.concurrency,
+            concurrency=self._options.setup.concurrency,
             plain_ahead=self._ahead(heads, "plain"),
             shared_ahead=self._ahead(heads, "shared"),
             waiting_alone=self._waiting_alone,
@@ -119,7 +121,7 @@ class RunnerPool:
         room = slots.room(
             [runner.load for runner in self._runners],
             ("shared", "plain"),
-            concurrency=self._options.concurrency,
+            concurrency=self._options.setup.concurrency,
             plain_ahead=slots.ahead(self._quickest("plain")),
             shared_ahead=slots.ahead(self._quickest("shared")),
         )
@@ -209,6 +211,8 @@ class RunnerPool:
             self._log.info(text, task=id_, **where, worker=self._worker_id, fields=fields)
         for number, id_, lease, data in message.get("checkpoint", ()):
             self._in_background(self._checkpoint(runner, number, id_, lease, JsonText(data)))
+        for number, id_, lease, file, temporary in message.get("file", ()):
+            self._in_background(self._keep(runner, number, id_, lease, file_from_wire(file), temporary))
         for id_, lease, seconds, *words in message.get("done", ()):
             if given := runner.take((id_, lease)):
                 self._learn(given.task.task_type, seconds)
@@ -247,6 +251,13 @@ class RunnerPool:
             given.checkpointed = True
         runner.acknowledge(number, await self._store_checkpoint(id_, lease, data))
 
+    async def _keep(
+        self, runner: RunnerProcess, number: int, id_: int, lease: int, file: StoredFile, temporary: bool
+    ) -> None:
+        if given := runner.given.get((id_, lease)):
+            given.saved_files = True
+        runner.acknowledge(number, await self._keep_file(id_, lease, file, temporary))
+
     # Placing.
 
     def _place_waiting(self) -> None:
@@ -274,7 +285,7 @@ class RunnerPool:
             return False
         if kind == "plain":
             return not load.shared and load.plain <= slots.MOST_AHEAD
-        return not load.plain and load.shared < self._options.concurrency + slots.MOST_AHEAD
+        return not load.plain and load.shared < self._options.setup.concurrency + slots.MOST_AHEAD
 
     def _release_waiting(self, which: Callable[[Given], bool] = lambda _: True) -> None:
         for given in [given for given in self._waiting if which(given)]:
@@ -317,7 +328,9 @@ class RunnerPool:
             return
         now = self._clock()
         started_at = now - timedelta(seconds=seconds or 0.0)
-        self.ended.append(Ended(given.task, outcome, started_at, seconds, given.progress, given.checkpointed))
+        self.ended.append(
+            Ended(given.task, outcome, started_at, seconds, given.progress, given.checkpointed, given.saved_files)
+        )
 
     def _all_given(self) -> Iterator[Given]:
         for runner in self._runners:
@@ -325,10 +338,9 @@ class RunnerPool:
 
     async def _start_runner(self) -> None:
         runner = RunnerProcess(self)
-        options = self._options
         self._runners.append(runner)
         try:
-            await runner.start(options.modules, options.concurrency, options.max_result_bytes)
+            await runner.start(self._options.setup)
         except OSError:
             self._runners.remove(runner)
             raise

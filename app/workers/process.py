@@ -8,13 +8,14 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import structlog
 
 from app.core.slots import AHEAD_SECONDS, Kind, Load
 from app.core.task import ClaimedTask, JsonText
+from app.services.executors import RunnerSetup
 from app.workers.frames import FrameBuffer, encode
 
 LONGEST_LINE = 8192
@@ -34,6 +35,7 @@ class Given:
     stop_reason: str | None = None
     kill_at: float | None = None
     checkpointed: bool = False
+    saved_files: bool = False
     progress: JsonText | None = None
 
     @property
@@ -67,11 +69,34 @@ class Owner(Protocol):
     def gone(self, runner: "RunnerProcess", evidence: str) -> None: ...
 
 
+class Output(Protocol):
+    """Who is told what user code in a runner prints; `inside` are attempts that may have printed it."""
+
+    def printed(self, runner: "RunnerProcess", line: str, inside: Sequence[Given]) -> None: ...
+
+    def dropped(self, runner: "RunnerProcess", lines: int) -> None:
+        """So many lines were more than is passed on."""
+        ...
+
+
+class OutputLog:
+    """Writes what is printed to the worker's log."""
+
+    def printed(self, runner: "RunnerProcess", line: str, inside: Sequence[Given]) -> None:
+        log = structlog.get_logger("app.runner")
+        log.info("printed", pid=runner.pid, tasks=[given.task.id for given in inside], line=line)
+
+    def dropped(self, runner: "RunnerProcess", lines: int) -> None:
+        log = structlog.get_logger("app.runner")
+        log.warning("runner printed more than is logged", pid=runner.pid, lines_dropped=lines)
+
+
 class RunnerProcess(asyncio.Protocol):
     """A child process that runs executors. `gone` is called exactly once, when it has ended for whatever reason."""
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Owner, output: Output | None = None) -> None:
         self._owner = owner
+        self._output = output or OutputLog()
         self._frames = FrameBuffer()
         self._transport: asyncio.WriteTransport | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -84,9 +109,9 @@ class RunnerProcess(asyncio.Protocol):
         self._concurrency = 1
         self._recalled = False
 
-    async def start(self, modules: Sequence[str], concurrency: int, max_result_bytes: int) -> None:
+    async def start(self, setup: RunnerSetup) -> None:
         """Start the child. It is `ready` once it has loaded its executors."""
-        self._concurrency = concurrency
+        self._concurrency = setup.concurrency
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -97,9 +122,7 @@ class RunnerProcess(asyncio.Protocol):
             ours.close()
             raise
         self._watching = asyncio.create_task(self._watch())
-        self._say(
-            {"start": {"modules": list(modules), "concurrency": concurrency, "max_result_bytes": max_result_bytes}}
-        )
+        self._say({"start": asdict(setup)})
 
     @property
     def pid(self) -> int:
@@ -208,8 +231,7 @@ class RunnerProcess(asyncio.Protocol):
         self._owner.gone(self, _evidence(code))
 
     async def _log_output(self, stream: asyncio.StreamReader) -> None:
-        """Log what the runner prints, line by line, without ever falling behind a flood."""
-        log = structlog.get_logger("app.runner").bind(pid=self.pid)
+        """Pass on what the runner prints, line by line, without ever falling behind a flood."""
         window, lines, dropped = time.monotonic(), 0, 0
         whole = WholeLines()
         reading = True
@@ -219,15 +241,15 @@ class RunnerProcess(asyncio.Protocol):
             now = time.monotonic()
             if now - window > 1:
                 if dropped:
-                    log.warning("runner printed more than is logged", lines_dropped=dropped)
+                    self._output.dropped(self, dropped)
                 window, lines, dropped = now, 0, 0
-            inside = [given.task.id for given in list(self.given.values())[:10]]
+            inside = list(self.given.values())[:10]
             for line in whole.feed(chunk):
                 if lines >= OUTPUT_LINES_A_SECOND:
                     dropped += 1
                 elif line.strip():
                     lines += 1
-                    log.info("printed", tasks=inside, line=line[:500])
+                    self._output.printed(self, line[:500], inside)
 
 
 async def _spawn(descriptor: int) -> asyncio.subprocess.Process:

@@ -24,6 +24,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -36,10 +37,12 @@ from app.services.executors import (
     ExecutorRegistry,
     Fail,
     Retry,
+    RunnerSetup,
     Snooze,
     StopRequested,
     load_executors,
 )
+from app.services.file_store import FileStore
 from app.workers.frames import FrameBuffer, encode
 from app.workers.results import PayloadRefused, Unstorable, described, result_text, storable
 from app.workers.wire import Job, JobReports, Wire
@@ -55,8 +58,8 @@ class Runner:
 
     def __init__(self, connection: socket.socket) -> None:
         self.wire = Wire(connection)
-        self.max_result_bytes = 0
-        self._concurrency = 1
+        self._setup = RunnerSetup()
+        self._files = FileStore(Path(self._setup.files_dir))
         self._registry = ExecutorRegistry({})
         self._inbox: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._held: deque[Job] = deque()
@@ -104,7 +107,7 @@ class Runner:
         while (job := _taken(self._inbox.get_nowait)) is not None:
             # A plain one can come while the loop is only closing; it gets the thread to itself afterwards.
             (self._held if job.executor.shares_runner else self._set_aside).append(job)
-        while len(self._active) < self._concurrency and (job := _taken(self._held.popleft)) is not None:
+        while len(self._active) < self._setup.concurrency and (job := _taken(self._held.popleft)) is not None:
             job.task = asyncio.create_task(self._run_shared(job))
             self._active.add(job.task)
             job.task.add_done_callback(self._active.discard)
@@ -126,7 +129,7 @@ class Runner:
         if job.context.cancelled:  # told to stop before it began
             raise StopRequested(str(job.context.stop_reason))
         try:
-            return job.executor.payload.model_validate_json(job.payload)
+            return job.executor.payload.model_validate_json(job.payload, context={"executors": self._registry})
         except ValidationError as error:
             raise PayloadRefused(str(error)) from None
 
@@ -135,7 +138,7 @@ class Runner:
         self.wire.ended(job, *outcome)
 
     def _completed(self, value: Any) -> list[Any]:
-        return ["completed", result_text(value, self.max_result_bytes)]
+        return ["completed", result_text(value, self._setup.max_result_bytes)]
 
     def _outcome_of(self, error: BaseException, job: Job) -> list[Any]:
         if job.context.cancelled and isinstance(error, (StopRequested, asyncio.CancelledError)):
@@ -198,10 +201,11 @@ class Runner:
         if self._loop is not None and "run" in message:
             self._loop.call_soon_threadsafe(self._start_held)
 
-    def _start(self, modules: list[str], concurrency: int, max_result_bytes: int) -> None:
-        self._concurrency, self.max_result_bytes = concurrency, max_result_bytes
+    def _start(self, **setup: Any) -> None:
+        self._setup = RunnerSetup(**setup)
+        self._files = FileStore(Path(self._setup.files_dir))
         try:
-            self._registry = load_executors(modules)
+            self._registry = load_executors(self._setup.modules)
             self.wire.connection.sendall(encode({"ready": True}))
         except PluginError as error:
             self.wire.connection.sendall(encode({"broken": str(error)}))
@@ -221,7 +225,8 @@ class Runner:
             attempt=attempt,
             deadline=datetime.now(UTC) + timedelta(seconds=timeout_seconds),
             checkpoints=[orjson.loads(text) for text in checkpoints],
-            reports=JobReports(self.wire, id_, lease, self.max_result_bytes),
+            setup=self._setup,
+            reports=JobReports(self.wire, id_, lease, self._setup, self._files),
         )
         job = Job(id_, lease, self._registry[task_type], payload, context)
         self._jobs[id_, lease] = job

@@ -5,13 +5,17 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
-from app.services.executors import Context, Executor
-from app.workers.frames import encode
+from app.core.file import StoredFile, content_type_of, label_of
+from app.services.executors import Context, Executor, FileSource, RunnerSetup
+from app.services.file_store import CHUNK_BYTES, FileStore
+from app.workers.frames import encode, file_to_wire
 from app.workers.results import result_text, storable
 
 LOG_LINES_A_SECOND = 100
@@ -42,7 +46,7 @@ class Wire:
         self._lists: dict[str, list[Any]] = {}
         self._running: dict[tuple[int, int], float] = {}
         self._progress: dict[tuple[int, int], str] = {}
-        self._checkpoints: dict[int, Future[bool]] = {}
+        self._asked: dict[int, Future[bool]] = {}
         self._numbers = iter(range(sys.maxsize))
         self._said_at = time.monotonic()
         self._log_window, self._log_lines, self._log_dropped = 0.0, 0, 0
@@ -84,18 +88,18 @@ class Wire:
         with self._lock:
             self._lists.setdefault(kind, []).append(entry)
 
-    def checkpoint(self, id_: int, lease: int, text: str) -> "Future[bool]":
-        """Send a checkpoint at once."""
+    def ask(self, kind: str, *entry: Any) -> "Future[bool]":
+        """Send something to be stored, at once; done when the worker says that it is, or that the lease is lost."""
         number = next(self._numbers)
-        stored = self._checkpoints[number] = Future()
+        stored = self._asked[number] = Future()
         stored.set_running_or_notify_cancel()  # a caller that gives up waiting must not cancel what is on its way
-        self.add("checkpoint", [number, id_, lease, text])
+        self.add(kind, [number, *entry])
         self.flush()
         return stored
 
     def acknowledge(self, number: int, stored: bool) -> None:
-        """What came of a checkpoint."""
-        self._checkpoints.pop(number).set_result(stored)
+        """What came of what was asked under `number`."""
+        self._asked.pop(number).set_result(stored)
 
     @property
     def overdue(self) -> bool:
@@ -120,9 +124,10 @@ class Wire:
 class JobReports:
     """Where the context of one job reports to."""
 
-    def __init__(self, wire: Wire, id_: int, lease: int, most_bytes: int) -> None:
+    def __init__(self, wire: Wire, id_: int, lease: int, setup: RunnerSetup, files: FileStore) -> None:
         self._wire = wire
-        self._most_bytes = most_bytes
+        self._setup = setup
+        self._files = files
         self._key = (id_, lease)
 
     def progress(self, percent: float | None, message: str | None, data: Any) -> None:
@@ -137,4 +142,30 @@ class JobReports:
         self._wire.log([*self._key, text, shown])
 
     def checkpoint(self, data: Any) -> "Future[bool]":
-        return self._wire.checkpoint(*self._key, result_text(data, self._most_bytes))
+        return self._wire.ask("checkpoint", *self._key, result_text(data, self._setup.max_result_bytes))
+
+    def open_file(self, file_id: str) -> IO[bytes]:
+        return self._files.open(file_id)
+
+    def write_file(self, source: FileSource, name: str, content_type: str) -> StoredFile:
+        with self._files.create(self._setup.max_output_bytes) as draft:
+            for chunk in _chunks(source):
+                draft.write(chunk)
+            sha256 = draft.commit()
+        return StoredFile(
+            draft.id, label_of(name), draft.size, content_type_of(content_type), sha256, datetime.now(UTC)
+        )
+
+    def keep_file(self, file: StoredFile, temporary: bool) -> "Future[bool]":
+        return self._wire.ask("file", *self._key, file_to_wire(file), temporary)
+
+
+def _chunks(source: FileSource) -> Iterator[bytes]:
+    if isinstance(source, bytes):
+        yield source
+    elif isinstance(source, Path):
+        with source.open("rb") as stream:
+            yield from _chunks(stream)
+    else:
+        while chunk := source.read(CHUNK_BYTES):
+            yield chunk

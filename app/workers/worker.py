@@ -12,10 +12,12 @@ import orjson
 
 from app.core.errors import PluginError, StoreUnavailable
 from app.core.events import StoreTroubled, WorkerStarted, WorkerStopped, WorkerStopping
+from app.core.file import StoredFile
 from app.core.lifecycle import Completed, Errored
 from app.core.task import JsonText
 from app.models.queue import Lease
 from app.models.workers import WorkerRow
+from app.services.executors import RunnerSetup
 from app.services.queue import Ended
 from app.services.wakeup import CANCELS, QUEUES
 from app.services.wiring import Services
@@ -106,18 +108,20 @@ class Worker:
 
     def _make_pool(self, row: WorkerRow) -> RunnerPool:
         settings = self._settings
-        options = PoolOptions(
-            self._options.processes,
-            self._options.concurrency,
+        setup = RunnerSetup(
             settings.all_executor_modules,
-            settings.stop_grace_seconds,
+            self._options.concurrency,
             settings.max_result_bytes,
+            settings.max_output_bytes,
+            str(settings.files_dir.resolve()),
         )
+        options = PoolOptions(self._options.processes, setup, settings.stop_grace_seconds)
         services = self._services
         return RunnerPool(
             *(options, services.registry, services.bus, services.database.clock(), row.id),
             wake=self._look.set,
             store_checkpoint=self._store_checkpoint,
+            keep_file=self._keep_file,
         )
 
     def _publish_start(self, row: WorkerRow) -> None:
@@ -363,6 +367,13 @@ class Worker:
                 return await self._queue.add_checkpoint(task_id, lease, data)
             except StoreUnavailable as error:
                 await self._endure("checkpoint", error)
+
+    async def _keep_file(self, task_id: int, lease: int, file: StoredFile, temporary: bool) -> bool:
+        while True:
+            try:
+                return await self._services.files.keep(task_id, lease, file, temporary=temporary)
+            except StoreUnavailable as error:
+                await self._endure("save a file", error)
 
     async def _beat_when_idle(self, row: WorkerRow) -> None:
         """Say at once that nothing runs any more, instead of showing for a while what has ended."""

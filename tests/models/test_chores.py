@@ -1,8 +1,9 @@
 from datetime import timedelta
+from typing import Any
 
 from app.core.task import JsonText, Status
 from app.models import chores, tasks
-from app.models.database import Database
+from app.models.database import Connection, Database
 from tests.conftest import FrozenClock
 from tests.models.conftest import Claim, Insert
 from tests.models.test_queue import complete, read
@@ -42,6 +43,12 @@ async def test_what_never_started_expires_and_what_runs_does_not(
     assert (row.status, row.failure_reason, row.error) == (Status.FAILED, "expired", '{"type":"Expired"}')
 
 
+async def pruned(connection: Connection, *arguments: Any) -> int:
+    ids = await chores.prunable(connection, *arguments)
+    await chores.prune(connection, ids)
+    return len(ids)
+
+
 async def test_old_tasks_are_pruned_in_batches_and_keys_live_a_day(
     database: Database, insert: Insert, claim: Claim, clock: FrozenClock
 ) -> None:
@@ -51,12 +58,12 @@ async def test_old_tasks_are_pruned_in_batches_and_keys_live_a_day(
     clock.forward(3600)
     long_ago = clock() - timedelta(days=1)
     async with database.write() as connection:
-        assert await chores.prune_finished(connection, Status.COMPLETED, long_ago, long_ago, 10) == 0
-        assert await chores.prune_finished(connection, Status.FAILED, clock(), clock(), 10) == 0
-        assert await chores.prune_finished(connection, Status.COMPLETED, clock(), long_ago, 1) == 1
-        assert await chores.prune_finished(connection, Status.COMPLETED, clock(), long_ago, 10) == 1
+        assert await pruned(connection, Status.COMPLETED, long_ago, long_ago, 10) == 0
+        assert await pruned(connection, Status.FAILED, clock(), clock(), 10) == 0
+        assert await pruned(connection, Status.COMPLETED, clock(), long_ago, 1) == 1
+        assert await pruned(connection, Status.COMPLETED, clock(), long_ago, 10) == 1
         assert set(await tasks.get_many(connection, [1, 2, 3, 4])) == {3, 4}
-        assert await chores.prune_finished(connection, Status.COMPLETED, clock(), clock(), 10) == 1
+        assert await pruned(connection, Status.COMPLETED, clock(), clock(), 10) == 1
 
 
 async def test_expired_leases_come_oldest_first(

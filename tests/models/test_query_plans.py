@@ -5,9 +5,10 @@ from datetime import timedelta
 
 import pytest
 
+from app.core.file import Role, StoredFile
 from app.core.lifecycle import Change
 from app.core.task import JsonText, Status
-from app.models import chores, queue, stats, tasks
+from app.models import chores, files, queue, stats, tasks
 from app.models.database import Connection, Database
 from app.models.queue import Completion
 from app.models.tasks import TaskFilter
@@ -150,11 +151,31 @@ async def test_upkeep(connection: Connection, clock: FrozenClock) -> None:
         await chores.expire_unstarted(connection, clock(), 10, JsonText("{}"))
         await chores.expired_leases(connection, clock(), 10)
         for status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED):
-            await chores.prune_finished(connection, status, clock(), clock(), 10)
+            await chores.prunable(connection, status, clock(), clock(), 10)
+        await chores.prune(connection, [1, 2])
     steps = await plans.steps()
     assert whole_scans(steps) == []
     for index in ("ix_tasks_due", "ix_tasks_expiring", "ix_tasks_leases", "ix_tasks_finished"):
         assert any(index in step for step in steps), (index, steps)
+
+
+async def test_files(connection: Connection, clock: FrozenClock) -> None:
+    file = StoredFile("0" * 32, "a", 1, "text/plain", "0" * 64, clock(), clock())
+    await files.add(connection, file)
+    async with Plans(connection) as plans:
+        await files.get(connection, file.id, clock())
+        await files.kept_ids(connection, [file.id], clock())
+        await files.keep_inputs(connection, [(1, file.id)])
+        await files.add_saved(connection, 1, 1, file, Role.OUTPUT)
+        await files.of_task(connection, 1)
+        await files.keepers(connection, file.id)
+        await files.let_go(connection, [1, 2], clock())
+        await files.let_go_temporary(connection, [1, 2], clock())
+        await files.expired(connection, clock(), 10)
+        await files.remove_expired(connection, [file.id], clock())
+    steps = await plans.steps()
+    assert [step for step in steps if step.startswith("SCAN")] == []
+    assert any("ix_files_expiring" in step for step in steps), steps
 
 
 async def test_counting(connection: Connection, clock: FrozenClock) -> None:

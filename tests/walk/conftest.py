@@ -64,6 +64,7 @@ class House:
         self.database_url = f"sqlite:///{folder}/tasks.db"
         self.settings: dict[str, str] = {
             "DATABASE_URL": self.database_url,
+            "FILES_DIR": str(self.folder / "files"),
             "EXECUTOR_MODULES": SAMPLES,
             "LOG_FORMAT": "json",
             "PYTHONPATH": str(ROOT),

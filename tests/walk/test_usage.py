@@ -26,7 +26,8 @@ PLUG_IN = "my_executors"
 
 # Differ from run to run or from machine to machine; their kind stays.
 VOLATILE = {"at", "worker_id", "pid", "host", "sqlite"}
-SAME_HEADERS = {"content-type", "retry-after", "idempotency-replayed"}
+FILE = re.compile(r"[0-9a-f]{32}")
+SAME_HEADERS = {"content-type", "content-length", "retry-after", "idempotency-replayed"}
 
 SOON = {"look_again_seconds": 0.05}
 
@@ -67,12 +68,13 @@ def _is_whole(command: str) -> bool:
     return not command.endswith("\\")
 
 
-async def curl(command: str, address: httpx.URL) -> Answer:
-    """Run one curl line of the documentation against `address`."""
+async def curl(command: str, address: httpx.URL, folder: Path = ROOT) -> Answer:
+    """Run one curl line of the documentation against `address`, in `folder`."""
     words = shlex.split(command.replace("\\\n", " ").replace(HOST, f"{address.host}:{address.port}"))
     process = await asyncio.create_subprocess_exec(
         # -q: the developer's .curlrc does not reach the test.
         *(words[0], "-q", *words[1:], "--noproxy", "*", "--max-time", "40", "-w", "\n%{http_code}"),
+        cwd=folder,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -158,12 +160,15 @@ class Comparison:
             assert type(actual) is type(documented), where
         elif name == "next_cursor":
             self._tokens[documented] = actual
+        elif isinstance(documented, str) and FILE.fullmatch(documented):
+            assert FILE.fullmatch(actual), where
+            assert self._tokens.setdefault(documented, actual) == actual, where
         elif name in ("id", "ids", "holder_id") and isinstance(documented, int):
             assert self._ids.setdefault(documented, actual) == actual, where
         elif name == "id":  # of a worker
             assert actual.split("-")[0] == documented.split("-")[0], where
         elif isinstance(documented, str):
-            pattern = ".*".join(re.escape(part) for part in self._with_our_ids(documented).split("..."))
+            pattern = ".*".join(re.escape(part) for part in self.translated(documented).split("..."))
             assert re.fullmatch(pattern, actual, re.DOTALL), (where, documented, actual)
         elif isinstance(documented, float):
             assert math.isclose(documented, actual, rel_tol=0.02, abs_tol=0.02), (where, documented, actual)
@@ -197,9 +202,12 @@ async def test_every_curl_line_of_the_usage_gets_the_answer_below_it(house: Hous
     await worker.says("worker started")
     comparison = Comparison()
     commands = 0
+    here = house.folder / "here"  # what the examples write lands there
+    here.mkdir()
+    (here / "examples").symlink_to(ROOT / "examples")
     for example in examples(USAGE):
         command = comparison.translated(example.command)
-        answer = await curl(command, client.base_url)
+        answer = await curl(command, client.base_url, here)
         if not sqlite.wal_is_safe() and "/health" in command:
             continue  # a library that is not to be trusted makes it degraded, as USAGE.md says elsewhere
         try:

@@ -79,6 +79,7 @@ async def start(tmp_path: Path, migrated: Path) -> AsyncIterator[Start]:
         ) -> Running:
             values: dict[str, Any] = {
                 "database_url": f"sqlite:///{tmp_path}/tasks.db",
+                "files_dir": tmp_path / "files",
                 "executor_modules": (SAMPLES,),
                 "stop_grace_seconds": 0.4,
                 "shutdown_grace_seconds": 5,
