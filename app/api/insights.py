@@ -1,5 +1,6 @@
 """Routes that show what there is: task types, queues, workers, numbers."""
 
+import json
 from datetime import datetime
 from typing import Any
 
@@ -9,6 +10,9 @@ from pydantic import BaseModel
 
 from app.api.errors import Problem
 from app.api.schemas import OPTIONS
+from app.core.errors import NotFound
+from app.core.retry import RetryPolicy
+from app.core.settings import Settings
 from app.services.executors import Executor
 from app.services.wiring import Services
 
@@ -20,6 +24,13 @@ UNAVAILABLE: dict[str, Any] = {
 }
 
 
+class RetryView(BaseModel):
+    """The wait before the next attempt: drawn from 0 to `base_seconds`, doubled with each attempt, up to the ceiling."""
+
+    base_seconds: float
+    ceiling_seconds: float
+
+
 class TaskTypeView(BaseModel):
     """One kind of work: what it takes, and how it is treated by default. `shared` ones run side by side."""
 
@@ -27,6 +38,7 @@ class TaskTypeView(BaseModel):
     description: str
     max_attempts: int
     timeout_seconds: float
+    retry: RetryView
     shared: bool
     payload_schema: dict[str, Any]
     example: dict[str, Any] | None
@@ -94,20 +106,56 @@ def _answer(content: object) -> Response:
 @router.get("/task-types", response_class=Response, responses={200: {"model": TaskTypeList}})
 async def list_task_types(request: Request) -> Response:
     """What kinds of work there are, each with the JSON Schema of its payload and an example."""
-    services: Services = request.app.state.services
-    return _answer({"items": [_type_view(executor, services) for executor in services.registry.values()]})
+    return _answer({"items": list(_type_views(request).values())})
 
 
-def _type_view(executor: Executor, services: Services) -> dict[str, Any]:
+@router.get(
+    "/task-types/{task_type}",
+    response_class=Response,
+    responses={
+        200: {"model": TaskTypeView},
+        404: {"model": Problem, "description": "There is no such task type."},
+        422: {"model": Problem, "description": "The request does not fit."},
+    },
+)
+async def read_task_type(request: Request, task_type: str) -> Response:
+    """One kind of work."""
+    view = _type_views(request).get(task_type)
+    if view is None:
+        raise NotFound("task type", task_type)
+    return _answer(view)
+
+
+def _type_views(request: Request) -> dict[str, orjson.Fragment]:
+    """A `TaskTypeView` for each task type, as JSON: made at the first request, since a process never learns new ones."""
+    state = request.app.state
+    if not hasattr(state, "type_views"):
+        services: Services = state.services
+        state.type_views = {
+            task_type: orjson.Fragment(orjson.dumps(_type_view(executor, services.settings)))
+            for task_type, executor in services.registry.items()
+        }
+    views: dict[str, orjson.Fragment] = state.type_views
+    return views
+
+
+def _type_view(executor: Executor, settings: Settings) -> dict[str, Any]:
+    retry = executor.retry or RetryPolicy(settings.retry_base_seconds, settings.retry_ceiling_seconds)
     return {
         "task_type": executor.task_type,
         "description": executor.description,
-        "max_attempts": executor.max_attempts or services.settings.max_attempts,
-        "timeout_seconds": float(executor.timeout_seconds or services.settings.timeout_seconds),
+        "max_attempts": executor.max_attempts or settings.max_attempts,
+        "timeout_seconds": float(executor.timeout_seconds or settings.timeout_seconds),
+        "retry": {"base_seconds": float(retry.base_seconds), "ceiling_seconds": float(retry.ceiling_seconds)},
         "shared": executor.shares_runner,
-        "payload_schema": executor.payload.model_json_schema(),
-        "example": dict(executor.example) if executor.example is not None else None,
+        "payload_schema": _fragment(executor.payload_schema),
+        "example": None if executor.example is None else _fragment(dict(executor.example)),
     }
+
+
+def _fragment(content: dict[str, Any]) -> orjson.Fragment:
+    # By the slower library, because the faster one takes no integers beyond 64 bits, which a schema may have.
+    return orjson.Fragment(json.dumps(content, separators=(",", ":")))
 
 
 @router.get("/queues", response_class=Response, responses={200: {"model": QueueList}, 503: UNAVAILABLE})

@@ -22,7 +22,7 @@ from typing import IO, Any, NoReturn, Protocol, TypeVar
 
 from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, core_schema, to_json
 
 from app.core.errors import PluginError, TooLarge
 from app.core.file import ANY_TYPE, FILE_ID, StoredFile, label_of
@@ -356,7 +356,10 @@ class Executor:
     @cached_property
     def payload_schema(self) -> dict[str, Any]:
         """The JSON Schema of the payload, made once: to be read, not changed."""
-        return self.payload.model_json_schema(schema_generator=PayloadSchema)
+        schema = self.payload.model_json_schema(schema_generator=PayloadSchema)
+        # What authors add to a schema may be infinite, a set, a date; what comes out here is JSON.
+        plain: dict[str, Any] = json.loads(to_json(schema, inf_nan_mode="null"))
+        return plain
 
 
 class PayloadSchema(GenerateJsonSchema):
@@ -485,7 +488,7 @@ def _check_model(module_name: str, one: Executor) -> None:
     what = "payload model"
     try:
         one.payload.model_rebuild()
-        assert one.payload_schema is not None
+        _ = one.payload_schema
         if one.example is not None:
             what = "example"
             one.payload.model_validate_json(json.dumps(dict(one.example), allow_nan=False))

@@ -4,9 +4,10 @@ from typing import Any
 import httpx
 import pytest
 
-from app.api.insights import QueueList, StatsView, TaskTypeList, WorkerList
+from app.api import insights
+from app.api.insights import QueueList, StatsView, TaskTypeList, TaskTypeView, WorkerList
 from app.core.task import JsonText
-from tests.api.conftest import claim, completed, errored, run, services_of, submit
+from tests.api.conftest import assert_problem, claim, completed, errored, run, services_of, submit
 
 
 async def look(client: httpx.AsyncClient, path: str, model: Any) -> Any:
@@ -18,7 +19,7 @@ async def look(client: httpx.AsyncClient, path: str, model: Any) -> Any:
     return answer.json()
 
 
-@pytest.mark.parametrize("path", ["/task-types", "/queues", "/workers", "/stats"])
+@pytest.mark.parametrize("path", ["/task-types", "/task-types/echo", "/queues", "/workers", "/stats"])
 async def test_paths_work_with_and_without_a_slash_at_the_end(client: httpx.AsyncClient, path: str) -> None:
     assert (await client.get(path)).json() == (await client.get(path + "/")).json()
 
@@ -35,6 +36,24 @@ async def test_task_types_tell_what_they_take(client: httpx.AsyncClient) -> None
     assert items["echo_shared"]["shared"] is True
     assert items["echo_shared"]["example"] is None
     assert (items["spin"]["max_attempts"], items["spin"]["timeout_seconds"]) == (1, 0.3)
+    assert echo["retry"] == {"base_seconds": 1, "ceiling_seconds": 3600}, "the settings"
+    assert items["raise_error"]["retry"] == {"base_seconds": 0.01, "ceiling_seconds": 0.02}, "its own"
+
+
+async def test_one_task_type_is_told_like_in_the_list(client: httpx.AsyncClient) -> None:
+    for item in (await client.get("/task-types")).json()["items"]:
+        assert await look(client, f"/task-types/{item['task_type']}", TaskTypeView) == item
+
+
+@pytest.mark.parametrize("name", ["nothing", "ECHO", "echo:", "%00", "a" * 300])
+async def test_an_unknown_task_type_is_404(client: httpx.AsyncClient, name: str) -> None:
+    assert_problem(await client.get(f"/task-types/{name}"), 404, "not-found")
+
+
+async def test_task_types_are_looked_at_once(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = (await client.get("/task-types")).content
+    monkeypatch.delattr(insights, "_type_view")
+    assert (await client.get("/task-types")).content == first
 
 
 async def test_every_example_is_taken_as_a_payload(client: httpx.AsyncClient) -> None:

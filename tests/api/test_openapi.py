@@ -1,12 +1,16 @@
 """The description is sound, complete, and what the service really does."""
 
+import re
+import sys
+from types import ModuleType
 from typing import Any
 
 import httpx
 import pytest
 
+from app.core.settings import Settings
 from app.services.submissions import Submission
-from tests.api.conftest import claim, finished, submit
+from tests.api.conftest import claim, finished, services_of, submit
 from tests.api.test_problems import ROUTES
 
 ROUTES_WITH_BODY = {("/tasks", "post"): "Submission", ("/tasks/bulk", "post"): "BulkSubmission"} | {
@@ -35,6 +39,7 @@ def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]
 def references(node: Any) -> list[str]:
     if isinstance(node, dict):
         own = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+        own += node["discriminator"]["mapping"].values() if isinstance(node.get("discriminator"), dict) else []
         return own + [found for value in node.values() for found in references(value)]
     if isinstance(node, list):
         return [found for value in node for found in references(value)]
@@ -72,23 +77,24 @@ async def test_the_document_is_sound(document: dict[str, Any]) -> None:
 
 
 async def test_every_route_is_listed(document: dict[str, Any]) -> None:
-    listed = {(path.replace("{task_id}", "1"), verb.upper()) for path, verb, _ in operations(document)}
+    listed = {(re.sub(r"{\w+}", "1", path), verb.upper()) for path, verb, _ in operations(document)}
     expected = {(path, method) for path, methods in ROUTES.items() for method in methods}
     expected -= {("/docs", "GET"), ("/openapi.json", "GET")}
-    assert listed == expected | {("/tasks/bulk", "POST")}
+    assert listed == expected | {("/tasks/bulk", "POST"), ("/task-types/1", "GET")}
 
 
 async def test_bodies_have_their_schemas(document: dict[str, Any]) -> None:
     found = {
         (path, verb): operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[1]
         for path, verb, operation in operations(document)
-        if "requestBody" in operation
+        if "application/json" in operation.get("requestBody", {}).get("content", {})
     }
     assert found == ROUTES_WITH_BODY
-    schema = document["components"]["schemas"]["Submission"]
-    assert set(schema["properties"]) == set(Submission.model_fields)
-    assert schema["required"] == ["task_type"]
-    assert schema["additionalProperties"] is False
+    schemas = document["components"]["schemas"]
+    assert set(schemas["Submission"]["properties"]) == set(Submission.model_fields) - {"task_type", "payload"}
+    assert schemas["Submission"]["unevaluatedProperties"] is False
+    assert "additionalProperties" not in schemas["Submission"], "it would refuse task_type and payload"
+    assert schemas["BulkSubmission"]["properties"]["tasks"]["items"] == {"$ref": "#/components/schemas/Submission"}
 
 
 async def test_the_idempotency_key_is_described(document: dict[str, Any]) -> None:
@@ -107,16 +113,14 @@ async def test_errors_are_described_as_problems_of_their_media_type(document: di
 
 async def test_routes_that_need_the_store_say_503(document: dict[str, Any]) -> None:
     for path, verb, operation in operations(document):
-        if path not in ("/", "/health/live", "/task-types"):
+        if path not in ("/", "/health/live", "/task-types", "/task-types/{task_type}"):
             assert "503" in operation["responses"], (path, verb)
 
 
 async def test_every_example_is_taken(client: httpx.AsyncClient, document: dict[str, Any]) -> None:
     examples = document["paths"]["/tasks"]["post"]["requestBody"]["content"]["application/json"]["examples"]
     assert {"echo", "text_processing"} <= set(examples)
-    for example in examples.values():
-        answer = await client.post("/tasks", json=example["value"])
-        assert answer.status_code == 201, answer.text
+    await takes_every_example(client, document)
 
 
 async def test_the_statuses_that_are_answered_are_the_described_ones(
@@ -160,6 +164,8 @@ async def test_the_statuses_that_are_answered_are_the_described_ones(
         "/workers",
         "/stats",
         "/task-types",
+        "/task-types/echo",
+        "/task-types/nothing",
     ):
         requests.append(("get", path, {}))
     for verb, path, given in requests:
@@ -168,5 +174,237 @@ async def test_the_statuses_that_are_answered_are_the_described_ones(
         template = "/".join(
             "{task_id}" if at == 2 and parts[1] == "tasks" and part != "bulk" else part for at, part in enumerate(parts)
         )
+        template = re.sub(r"^/task-types/\w+$", "/task-types/{task_type}", template)
         described = document["paths"][template][verb]["responses"]
         assert str(answer.status_code) in described, (verb, path, answer.status_code, answer.text[:200])
+
+
+# Task types
+
+
+def body_of(document: dict[str, Any], path: str = "/tasks") -> dict[str, Any]:
+    body: dict[str, Any] = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+    return body
+
+
+async def takes_every_example(client: httpx.AsyncClient, document: dict[str, Any]) -> None:
+    for path in ("/tasks", "/tasks/bulk"):
+        for example in body_of(document, path)["examples"].values():
+            if "POST /files" not in example["description"]:
+                answer = await client.post(path, json=example["value"])
+                assert answer.status_code == 201, answer.text
+
+
+async def test_each_task_type_has_a_body_of_its_own(client: httpx.AsyncClient, document: dict[str, Any]) -> None:
+    submission = document["components"]["schemas"]["Submission"]
+    mapping = submission["discriminator"]["mapping"]
+    registry = services_of(client).registry
+    assert list(mapping) == list(registry)
+    assert submission["oneOf"] == [{"$ref": reference} for reference in mapping.values()]
+    assert submission["discriminator"]["propertyName"] == "task_type"
+    for task_type, reference in mapping.items():
+        body = resolve(document, reference)
+        assert body["properties"]["task_type"] == {"type": "string", "const": task_type}
+        assert body["description"].startswith(registry[task_type].description)
+        payload = resolve(document, body["properties"]["payload"]["$ref"])
+        assert set(payload["properties"]) == set(registry[task_type].payload_schema["properties"])
+    assert resolve(document, mapping["echo"])["required"] == ["task_type"], "every field of its payload has a default"
+    assert resolve(document, mapping["text_processing"])["required"] == ["task_type", "payload"]
+    text = document["components"]["schemas"]["Payload.TextProcessing"]["properties"]
+    assert text["keywords_limit"]["default"] == 10
+    assert text["keywords_limit"]["description"] == "`keywords`: how many at most."
+
+
+async def test_the_document_is_made_once(client: httpx.AsyncClient, document: dict[str, Any]) -> None:
+    app = client.app  # type: ignore[attr-defined]
+    assert app.openapi() is app.openapi()
+
+
+PLUG_IN = '''
+import enum
+from typing import Annotated, Any, Generic, Literal, TypeVar
+from pydantic import BaseModel, ConfigDict, Field
+from app.services.executors import FileId, executor
+
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+class Resize(BaseModel):
+    operation: Literal["resize"]
+    width: int
+
+class Crop(BaseModel):
+    operation: Literal["crop"]
+    box: tuple[int, int, int, int]
+
+class Problem(BaseModel):
+    text: str
+
+class Node(BaseModel):
+    name: str
+    children: list["Node"] = []
+
+T = TypeVar("T")
+class Box(BaseModel, Generic[T]):
+    content: T
+
+class Strange:
+    pass
+
+class Picture(BaseModel):
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    operations: list[Annotated[Resize | Crop, Field(discriminator="operation")]]
+    colour: Colour = Colour.RED
+    mode: Literal["a", "b"] | Literal[3] = 3
+    problem: Problem | None = None
+    tree: Node | None = None
+    box: Box[int] | None = None
+    renamed: int = Field(3, alias="re-named")
+    infinite: float = float("inf")
+    large: int = Field(0, le=2**70)
+    plain: Any = "#/$defs/Nothing"
+
+class Odd(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    strange: Strange | None = None
+
+@executor("picture:edit", payload=Picture, example={"operations": [{"operation": "resize", "width": 3}]})
+def edit(payload, context):
+    """Edit a picture.
+
+    At length.
+    """
+
+@executor("picture_edit", payload=Node)
+async def tree(payload, context): ...
+
+@executor("box", payload=Box[int])
+def box(payload, context): ...
+
+@executor("odd", payload=Odd)
+def odd(payload, context): ...
+
+class Year(BaseModel):
+    year: str = Field(pattern="^[0-9]{4}$")
+
+@executor("year", payload=Year)
+def year(payload, context):
+    """Of a year."""
+
+class Endless(BaseModel):
+    left: "Endless"
+    right: "Endless"
+
+@executor("endless", payload=Endless)
+def endless(payload, context): ...
+
+class Upload(BaseModel):
+    file_id: FileId
+
+@executor("upload", payload=Upload, example={"file_id": "0123456789abcdef" * 2})
+def upload(payload, context): ...
+'''
+# Models with names of the first plug-in's: some alike, some not.
+OTHER_PLUG_IN = """
+from pydantic import BaseModel
+from app.services.executors import executor
+
+class Resize(BaseModel):
+    anything: str
+
+class Node(BaseModel):
+    name: str
+    children: list["Node"] = []
+
+class Problem(BaseModel):
+    text: str
+
+class Picture(BaseModel):
+    node: Node
+    problem: Problem
+    resize: Resize
+
+@executor("other", payload=Picture)
+def other(payload, context): ...
+"""
+
+
+@pytest.fixture
+async def plugged(settings: Settings, serve: Any, monkeypatch: pytest.MonkeyPatch) -> httpx.AsyncClient:
+    """An application with two plug-ins that use much of what pydantic offers."""
+    modules = {"first_plug_in": PLUG_IN, "other_plug_in": OTHER_PLUG_IN}
+    for name, source in modules.items():
+        module = ModuleType(name)
+        monkeypatch.setitem(sys.modules, name, module)
+        exec(compile(source, name, "exec"), module.__dict__)
+    client: httpx.AsyncClient = await serve(settings.model_copy(update={"executor_modules": tuple(modules)}))
+    return client
+
+
+@pytest.fixture
+async def described(plugged: httpx.AsyncClient) -> dict[str, Any]:
+    described: dict[str, Any] = (await plugged.get("/openapi.json")).json()
+    return described
+
+
+def payload_of(document: dict[str, Any], task_type: str) -> Any:
+    mapping = document["components"]["schemas"]["Submission"]["discriminator"]["mapping"]
+    return resolve(document, resolve(document, mapping[task_type])["properties"]["payload"]["$ref"])
+
+
+async def test_models_of_plug_ins_survive(described: dict[str, Any]) -> None:
+    picture = payload_of(described, "picture:edit")["properties"]
+    assert picture["plain"]["default"] == "#/$defs/Nothing", "data is left alone"
+    for name in described["components"]["schemas"]:
+        assert re.fullmatch(r"[a-zA-Z0-9._-]+", name)
+    for reference in references(described):
+        assert resolve(described, reference) is not None, reference
+    items = picture["operations"]["items"]
+    assert set(items["discriminator"]["mapping"]) == {"resize", "crop"}
+    assert resolve(described, items["discriminator"]["mapping"]["crop"])["properties"]["operation"]["const"] == "crop"
+    assert resolve(described, picture["colour"]["$ref"])["enum"] == ["red", "blue"]
+    assert picture["re-named"]["default"] == 3
+    assert picture["large"]["maximum"] == 2**70
+    assert picture["infinite"]["default"] is None
+    node = payload_of(described, "picture_edit")
+    assert resolve(described, node["properties"]["children"]["items"]["$ref"]) is node
+    assert payload_of(described, "box")["properties"]["content"]["type"] == "integer"
+    assert "strange" in payload_of(described, "odd")["properties"], "what JSON Schema cannot say may be anything"
+
+
+async def test_task_types_are_listed_with_whatever_their_schemas_hold(plugged: httpx.AsyncClient) -> None:
+    listed = (await plugged.get("/task-types/picture:edit")).json()
+    assert listed["payload_schema"]["properties"]["large"]["maximum"] == 2**70
+
+
+async def test_models_of_one_name_are_kept_apart_and_shared_where_they_are_alike(described: dict[str, Any]) -> None:
+    schemas = described["components"]["schemas"]
+    assert "instance" in schemas["Problem"]["properties"], "ours is still ours"
+    assert set(schemas["Payload.Problem"]["properties"]) == {"text"}
+    other = payload_of(described, "other")["properties"]
+    resizes = [schemas["Payload.Resize"], schemas["Payload.picture_edit.Resize"]]
+    assert [set(resize["properties"]) for resize in resizes] == [{"anything"}, {"operation", "width"}]
+    assert resolve(described, other["resize"]["$ref"]) is resizes[0]
+    assert other["node"]["$ref"].endswith("/Payload.Node"), "alike: one component"
+    assert other["problem"]["$ref"].endswith("/Payload.Problem")
+
+
+async def test_task_types_whose_names_would_fall_together_are_kept_apart(described: dict[str, Any]) -> None:
+    assert payload_of(described, "picture:edit") is not payload_of(described, "picture_edit")
+
+
+async def test_examples_are_taken_or_say_what_they_need(plugged: httpx.AsyncClient, described: dict[str, Any]) -> None:
+    examples = body_of(described)["examples"]
+    assert set(examples) == set(services_of(plugged).registry) - {"year", "endless"}
+    assert examples["picture:edit"]["summary"] == "picture:edit: Edit a picture."
+    assert examples["picture:edit"]["description"] == ""
+    assert examples["picture_edit"]["value"] == {"task_type": "picture_edit", "payload": {"name": "text"}}
+    assert "made up" in examples["picture_edit"]["description"]
+    assert "POST /files" in examples["upload"]["description"]
+    mapping = described["components"]["schemas"]["Submission"]["discriminator"]["mapping"]
+    for task_type in ("year", "endless"):
+        assert resolve(described, mapping[task_type])["description"].endswith("There is no example of this task type.")
+    for path in ("/tasks", "/tasks/bulk"):  # `odd` may be refused while file ids are looked for in its model
+        body_of(described, path)["examples"].pop("odd")
+    await takes_every_example(plugged, described)

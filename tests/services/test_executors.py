@@ -1,4 +1,5 @@
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from app.services.executors import (
     RecordedReports,
     StopRequested,
     executor,
+    installed_modules,
     load_executors,
 )
 from examples.greetings import Greeting, greet
@@ -72,6 +74,42 @@ def test_what_a_module_only_imports_is_not_its_own(monkeypatch: pytest.MonkeyPat
         (HEAD + "@executor('a', payload=dict)\ndef f(p, c): ...", "pydantic model"),
         (HEAD + "@executor('a', payload=P, max_attempts=0)\ndef f(p, c): ...", "max_attempts"),
         (HEAD + "@executor('a', payload=P, timeout_seconds=0)\ndef f(p, c): ...", "timeout_seconds"),
+        (HEAD + "1 / 0", "ZeroDivisionError: division by zero (broken_plug_in.py, line 4)"),
+        ("import sys\nsys.exit(0)", "SystemExit: 0 (broken_plug_in.py, line 2)"),
+        (HEAD + "P(1)", "TypeError"),
+        (HEAD + "class Q(P):\n    n: int\nQ(n='x')", "n: Input should be a valid integer"),
+        (HEAD + "@executor('a', payload=P)\ndef f(): ...", "f() must take (payload, context): too many positional"),
+        (HEAD + "@executor('a', payload=P)\ndef f(p): ...", "f(p) must take (payload, context)"),
+        (HEAD + "@executor('a', payload=P)\ndef f(p, *, c): ...", "must take (payload, context)"),
+        (HEAD + "@executor('a', payload=P)\nasync def f(p, c, d): ...", "missing a required argument: 'd'"),
+        (HEAD + "@executor('a', payload=P)\ndef f(p, c): yield", "f yields; it must return its result"),
+        (HEAD + "@executor('a', payload=P)\nasync def f(p, c): yield", "f yields; it must return its result"),
+        (HEAD + "@executor('a', payload=P)\nclass F: ...", "is no function"),
+        (
+            HEAD + "@executor('a', payload=P)\ndef f(p, c): ...\n@executor('a', payload=P)\ndef g(p, c): ...",
+            "task_type 'a' is claimed by two functions, f and g",
+        ),
+        (
+            HEAD + "@executor('a', payload=P)\ndef f(p, c): ...\n@executor('b', payload=P)\ndef f(p, c): ...",
+            "'b': f is already the executor of 'a'",
+        ),
+        (
+            HEAD + "@executor('a', payload=P)\n@executor('b', payload=P)\ndef f(p, c): ...",
+            "already the executor of 'b'",
+        ),
+        (
+            HEAD + "class Q(P):\n    n: int\n@executor('a', payload=Q, example={'n': 'x'})\ndef f(p, c): ...",
+            "the example of executor 'a' is wrong: n: Input should be a valid integer",
+        ),
+        (
+            HEAD + "@executor('a', payload=P, example={'n': {1}})\ndef f(p, c): ...",
+            "the example of executor 'a' is wrong",
+        ),
+        (HEAD + "@executor('a', payload=P, example=[1])\ndef f(p, c): ...", "the example of executor 'a' is wrong"),
+        (
+            HEAD + "class Q(P):\n    n: 'Nowhere'\n@executor('a', payload=Q)\ndef f(p, c): ...",
+            "the payload model of executor 'a' is wrong: PydanticUndefinedAnnotation: name 'Nowhere' is not defined",
+        ),
     ],
 )
 def test_a_plug_in_that_cannot_be_used_is_named_in_one_line(
@@ -83,6 +121,7 @@ def test_a_plug_in_that_cannot_be_used_is_named_in_one_line(
     with pytest.raises(PluginError) as caught:
         load_executors(["broken_plug_in"])
     assert says in str(caught.value)
+    assert str(caught.value).startswith("Executor module 'broken_plug_in' ")
     assert "\n" not in str(caught.value)
     sys.modules.pop("broken_plug_in", None)
 
@@ -90,6 +129,107 @@ def test_a_plug_in_that_cannot_be_used_is_named_in_one_line(
 def test_an_unknown_module_is_named() -> None:
     with pytest.raises(PluginError, match=r"'nowhere\.to\.be\.found' cannot be loaded"):
         load_executors(["nowhere.to.be.found"])
+
+
+def test_a_module_that_is_not_found_says_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PluginError) as caught:
+        load_executors(["nowhere_at_all"])
+    assert "No module named 'nowhere_at_all'. Searched: " in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert "site-packages" not in str(caught.value)
+    assert "PYTHONPATH" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("my_executors.py", "my_executors"),
+        ("./my_executors.py", "my_executors"),
+        ("acme/tasks.py", "acme.tasks"),
+        ("acme/tasks", "acme.tasks"),
+        ("../acme/tasks.py", "acme.tasks"),
+        ("/srv/acme/tasks.py", "tasks"),
+    ],
+)
+def test_a_file_instead_of_a_module_gets_a_hint(given: str, name: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        load_executors([given])
+    hint = f"give the module name, {name}, not the file"
+    assert str(caught.value) == f"Executor module {given!r} cannot be loaded: {hint}."
+
+
+def test_a_function_may_have_more_parameters_with_defaults() -> None:
+    @executor("roomy", payload=Empty)
+    def run(payload: Empty, context: Context, *more: int, extra: int = 1) -> None: ...
+
+    run(Empty(), Context(reports=RecordedReports()))
+
+
+# Installed distributions
+
+
+def install(folder: Path, entry_points: str, **modules: str) -> None:
+    """What an installer leaves of a distribution: its modules, and a dist-info with its entry points."""
+    info = folder / "acme_tasks-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-tasks\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(f"[task_service.executors]\n{entry_points}\n")
+    for name, source in modules.items():
+        (folder / f"{name}.py").write_text(source)
+
+
+GOOD = HEAD + "@executor('acme', payload=P)\ndef f(p, c): ...\n"
+
+
+def test_installed_modules_are_found_by_their_entry_points_in_order_of_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = installed_modules()
+    monkeypatch.syspath_prepend(tmp_path)
+    install(tmp_path, "zebra = acme_one\napple = acme.two\nbanana = acme_one")
+    assert [name for name in installed_modules() if name not in before] == ["acme.two", "acme_one"]
+
+
+@pytest.mark.parametrize("value", ["acme_one:f", "acme_one:f.g", "acme-one", "acme_one [extra]"])
+def test_an_entry_point_names_a_module_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    install(tmp_path, f"apple = {value}")
+    with pytest.raises(PluginError, match="must name a module alone") as caught:
+        installed_modules()
+    assert str(caught.value).startswith(
+        f"Entry point 'apple' (task_service.executors) of the distribution acme-tasks 1.2 is {value!r}; "
+    )
+
+
+@pytest.mark.parametrize("source", ["1 / 0", "x = 1", HEAD + "@executor('a', payload=P)\ndef f(p): ..."])
+def test_a_broken_module_of_a_distribution_names_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    install(tmp_path, "apple = acme_broken", acme_broken=source)
+    with pytest.raises(PluginError) as caught:
+        load_executors(["acme_broken"])
+    assert str(caught.value).startswith("Executor module 'acme_broken' of the distribution acme-tasks 1.2 ")
+    assert "\n" not in str(caught.value)
+    sys.modules.pop("acme_broken", None)
+
+
+def test_a_process_loads_what_is_installed(tmp_path: Path) -> None:
+    install(tmp_path, "apple = acme_good", acme_good=GOOD)
+    program = (
+        "from app.core.settings import SHIPPED_EXECUTORS\n"
+        "from app.services.executors import installed_modules, load_executors\n"
+        "print('acme' in load_executors((*SHIPPED_EXECUTORS, *installed_modules())))\n"
+    )
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "True\n"
 
 
 def test_two_modules_may_not_claim_one_task_type(monkeypatch: pytest.MonkeyPatch) -> None:
