@@ -25,7 +25,7 @@ def assert_raw_problem(answer: tuple[int, dict[str, str], bytes], status: int) -
 
 
 @pytest.mark.parametrize(
-    "path", ["/nothing", "/tasks/1/nothing", "/task", "/tasks/bulk/1", "/tasks//", "/TASKS", "/files", "/docs/x"]
+    "path", ["/nothing", "/tasks/1/nothing", "/task", "/tasks/bulk/1", "/tasks//", "/TASKS", "/file", "/docs/x"]
 )
 async def test_an_unknown_path_is_404(client: httpx.AsyncClient, path: str) -> None:
     for url in (path, path + "?a=b"):
