@@ -1,6 +1,7 @@
 """Routes that show what there is: task types, queues, workers, numbers."""
 
 import json
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -9,9 +10,8 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from app.api.errors import Problem
-from app.api.schemas import OPTIONS
+from app.api.schemas import OPTIONS, RetryView
 from app.core.errors import NotFound
-from app.core.retry import RetryPolicy
 from app.core.settings import Settings
 from app.services.executors import Executor
 from app.services.wiring import Services
@@ -22,13 +22,6 @@ UNAVAILABLE: dict[str, Any] = {
     "model": Problem,
     "description": "The store is not available; try again after Retry-After seconds.",
 }
-
-
-class RetryView(BaseModel):
-    """The wait before the next attempt: drawn from 0 to `base_seconds`, doubled with each attempt, up to the ceiling."""
-
-    base_seconds: float
-    ceiling_seconds: float
 
 
 class TaskTypeView(BaseModel):
@@ -140,13 +133,12 @@ def _type_views(request: Request) -> dict[str, orjson.Fragment]:
 
 
 def _type_view(executor: Executor, settings: Settings) -> dict[str, Any]:
-    retry = executor.retry or RetryPolicy(settings.retry_base_seconds, settings.retry_ceiling_seconds)
     return {
         "task_type": executor.task_type,
         "description": executor.description,
         "max_attempts": executor.max_attempts or settings.max_attempts,
         "timeout_seconds": float(executor.timeout_seconds or settings.timeout_seconds),
-        "retry": {"base_seconds": float(retry.base_seconds), "ceiling_seconds": float(retry.ceiling_seconds)},
+        "retry": asdict(executor.retry or settings.retry_policy),
         "shared": executor.shares_runner,
         "payload_schema": _fragment(executor.payload_schema),
         "example": None if executor.example is None else _fragment(dict(executor.example)),

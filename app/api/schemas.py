@@ -5,13 +5,15 @@ The bytes are built by hand: payload, result, progress and error are JSON text i
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.core.task import Attempt, FailureReason, Status, Task
-from app.services.submissions import MaxAttempts, Metadata, Priority, Submission, Tags, When
+from app.core.fingerprint import FINGERPRINT
+from app.core.retry import RetryKind
+from app.core.task import LARGEST_INTEGER, Attempt, FailureReason, Status, Task
+from app.services.submissions import MaxAttempts, Metadata, Name, Priority, Submission, Tags, When
 
 OPTIONS = orjson.OPT_UTC_Z
 
@@ -35,6 +37,15 @@ class ProgressView(BaseModel):
     updated_at: datetime
 
 
+class RetryView(BaseModel):
+    """The wait between attempts, where the submission said."""
+
+    base_seconds: float
+    ceiling_seconds: float
+    policy: RetryKind
+    jitter: bool
+
+
 class TaskSummary(BaseModel):
     """A task without its payload and result."""
 
@@ -56,6 +67,10 @@ class TaskSummary(BaseModel):
     expires_at: datetime | None
     cancel_requested_at: datetime | None
     worker_id: str | None
+    retry: RetryView | None
+    retry_for_seconds: float | None
+    resolved_at: datetime | None
+    resolution: str | None
     unique_key: str | None
     parent_id: int | None
     tags: list[str]
@@ -122,6 +137,26 @@ class TaskPatch(BaseModel):
     metadata: Metadata | None = None
 
 
+class Selection(BaseModel):
+    """Which dead letters are meant. What is given must all fit; `all` says that every one is meant."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    ids: list[Annotated[int, Field(ge=1, le=LARGEST_INTEGER)]] | None = Field(None, min_length=1, max_length=10_000)
+    fingerprint: str | None = Field(None, pattern=FINGERPRINT, description="That of a group.")
+    task_type: Name | None = None
+    queue: Name | None = None
+    failure_reason: Annotated[FailureReason, Field(strict=False)] | None = None
+    all: bool = False
+    dry_run: bool = Field(False, description="Change nothing; say what would be changed.")
+
+
+class Resolution(Selection):
+    """Which dead letters are dealt with, and how."""
+
+    note: str | None = Field(None, min_length=1, max_length=1000, description="For whoever looks at the task later.")
+
+
 class Pending(BaseModel):
     """There is no result yet."""
 
@@ -133,16 +168,17 @@ def _fragment(text: str | None) -> orjson.Fragment | None:
     return None if text is None else orjson.Fragment(text)
 
 
-_TEXTS = {"progress", "error", "metadata"}
+_TEXTS = {"progress", "error", "metadata", "retry"}
 _SUMMARY = tuple((name, name in _TEXTS) for name in TaskSummary.model_fields)
 
 
-def _summary(task: Task) -> dict[str, Any]:
+def summary_fields(task: Task) -> dict[str, Any]:
+    """A `TaskSummary`, before it is made bytes."""
     return {name: _fragment(getattr(task, name)) if is_json else getattr(task, name) for name, is_json in _SUMMARY}
 
 
 def _whole(task: Task) -> dict[str, Any]:
-    return _summary(task) | {"payload": _fragment(task.payload), "result": _fragment(task.result)}
+    return summary_fields(task) | {"payload": _fragment(task.payload), "result": _fragment(task.result)}
 
 
 def task_json(task: Task) -> bytes:
@@ -152,12 +188,12 @@ def task_json(task: Task) -> bytes:
 
 def summary_json(task: Task) -> bytes:
     """A `TaskSummary`."""
-    return orjson.dumps(_summary(task), option=OPTIONS)
+    return orjson.dumps(summary_fields(task), option=OPTIONS)
 
 
 def page_json(tasks: Sequence[Task], next_cursor: str | None, include: set[str]) -> bytes:
     """A `TaskPage`; `include` may name payload and result."""
-    items = [_summary(task) | {name: _fragment(getattr(task, name)) for name in include} for task in tasks]
+    items = [summary_fields(task) | {name: _fragment(getattr(task, name)) for name in include} for task in tasks]
     return orjson.dumps({"items": items, "next_cursor": next_cursor}, option=OPTIONS)
 
 

@@ -1,7 +1,6 @@
 """Routes for tasks. Each reads what it was asked, calls one use case, and shows what came back."""
 
 import asyncio
-import base64
 import hashlib
 import re
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from app.api.body import read_json
 from app.api.errors import Problem, problem
 from app.api.insights import UNAVAILABLE
 from app.api.openapi import json_body
+from app.api.query import Name, decoded_cursor, encoded_cursor, refuse_unknown_query
 from app.api.schemas import (
     AttemptList,
     BulkAnswer,
@@ -42,7 +42,6 @@ MOST_WHOLE_ITEMS = 100
 FILTERS = ("status", "task_type", "queue", "tag", "created_after", "created_before", "parent_id")
 RETRY_AFTER_SECONDS = 1
 
-Name = Annotated[str, Query(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
 Wait = Annotated[
     float, Query(ge=0, allow_inf_nan=False, description="Wait up to this many seconds for the task to end.")
 ]
@@ -61,18 +60,6 @@ MISSING: dict[int | str, dict[str, object]] = {
 CONFLICT: dict[int | str, dict[str, object]] = {
     409: {"model": Problem, "description": "The task's present state forbids it."}
 }
-
-
-def _refuse_unknown_query(request: Request, *known: str) -> None:
-    """Raise InvalidRequest for a query parameter nobody reads: a filter with a typo would otherwise list everything."""
-    if not request.scope["query_string"]:
-        return
-    for name in request.query_params:
-        if name not in known:
-            message = f"{name[:100]}: there is no such parameter here. Known: {', '.join(known)}."
-            raise InvalidRequest(
-                message, [{"location": ["query", name], "message": message, "type": "extra_forbidden"}]
-            )
 
 
 def _services(request: Request) -> Services:
@@ -156,7 +143,7 @@ async def list_tasks(
     ] = None,
 ) -> Response:
     """Tasks, newest first, without payloads and results unless `include` asks for them."""
-    _refuse_unknown_query(request, *FILTERS, "limit", "cursor", "include")
+    refuse_unknown_query(request, *FILTERS, "limit", "cursor", "include")
     wanted = TaskFilter(
         statuses=tuple(status or ()),
         task_type=task_type,
@@ -165,13 +152,13 @@ async def list_tasks(
         created_after=_storable(created_after),
         created_before=_storable(created_before),
         parent_id=parent_id,
-        before_id=None if cursor is None else _decoded(cursor),
+        before_id=None if cursor is None else decoded_cursor(cursor),
     )
     included = set(include.split(",")) if include else set()
     if included:
         limit = min(limit, MOST_WHOLE_ITEMS)
     tasks = await _services(request).tasks.search(wanted, limit + 1, whole_rows=bool(included))
-    next_cursor = _encoded(tasks[limit - 1].id) if len(tasks) > limit else None
+    next_cursor = encoded_cursor(tasks[limit - 1].id) if len(tasks) > limit else None
     return Response(page_json(tasks[:limit], next_cursor, included), media_type=JSON)
 
 
@@ -185,26 +172,10 @@ def _storable(moment: datetime | None) -> datetime | None:
         return moment.replace(tzinfo=UTC)
 
 
-def _encoded(before_id: int) -> str:
-    return base64.urlsafe_b64encode(f"before:{before_id}".encode()).decode().rstrip("=")
-
-
-def _decoded(cursor: str) -> int:
-    try:
-        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
-        found = re.fullmatch(r"before:([0-9]{1,18})", text)
-    except ValueError:
-        found = None
-    if found is None:
-        message = "cursor: use a next_cursor as it was given."
-        raise InvalidRequest(message, [{"location": ["query", "cursor"], "message": message, "type": "value_error"}])
-    return int(found[1])
-
-
 @router.get("/tasks/{task_id}", response_class=Response, responses={200: {"model": TaskView}, 304: {}, **MISSING})
 async def read_task(request: Request, task_id: int, wait: Wait = 0) -> Response:
     """The task as it is now, or as soon as it has ended within `wait` seconds."""
-    _refuse_unknown_query(request, "wait")
+    refuse_unknown_query(request, "wait")
     content = task_json(await _awaited(_services(request), task_id, wait))
     tag = f'"{hashlib.blake2b(content, digest_size=8).hexdigest()}"'
     if _matches(request.headers.get("if-none-match"), tag):
@@ -241,7 +212,7 @@ async def _awaited(services: Services, task_id: int, wait: float) -> Task:
 )
 async def read_result(request: Request, task_id: int, wait: Wait = 0) -> Response:
     """The bare result of a completed task."""
-    _refuse_unknown_query(request, "wait")
+    refuse_unknown_query(request, "wait")
     task = await _awaited(_services(request), task_id, wait)
     if task.status is Status.COMPLETED and task.result is not None:
         return Response(task.result, media_type=JSON)

@@ -5,6 +5,7 @@ AppError
 ├── PluginError              an executor module cannot be loaded or declares nonsense
 ├── StoreError
 │   ├── StoreUnavailable     the database cannot be written in time (busy, full, read-only)
+│   │   └── StoreDamaged     the database file is broken, or no database
 │   └── SchemaError          the database's schema cannot be brought to the version this program needs
 ├── InvalidRequest           what the caller sent is refused; nothing was stored
 │   ├── MalformedJson        the body is no JSON that every store can keep
@@ -41,6 +42,10 @@ class StoreError(AppError):
 
 class StoreUnavailable(StoreError):
     """The database could not be written within its deadline; trying again later may work."""
+
+
+class StoreDamaged(StoreUnavailable):
+    """The file is no database, or a broken one; waiting will not mend it."""
 
 
 class SchemaError(StoreError):

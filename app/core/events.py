@@ -80,6 +80,23 @@ class TaskRetried:
 
 
 @dataclass(frozen=True, slots=True)
+class TasksRequeued:
+    """A person asked for another run of dead letters."""
+
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLettersResolved:
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLettersPurged:
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TaskEdited:
     task: Task
 

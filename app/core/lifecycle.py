@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 from app.core.errors import Conflict, InvalidRequest
+from app.core.fingerprint import fingerprint
 from app.core.retry import RetryPolicy
 from app.core.task import WAITING, FailureReason, JsonText, Status, Task, TaskError, rank_of
 
@@ -109,6 +110,7 @@ class Change:
     deaths: int = 0
     runs_alone: bool = False
     delay_seconds: float | None = None
+    fingerprint: str | None = None
 
 
 def settle(task: Task, outcome: Outcome, policy: Policy, now: datetime, random: Random) -> Change:
@@ -131,23 +133,24 @@ def _fail_or_retry(
 ) -> Change:
     error = _error(task, outcome, now)
     deaths = task.deaths + isinstance(outcome, Lost)
-    reason = _failure_reason(task, outcome, policy, deaths)
-    if reason is not None:
-        return _end(task, Status.FAILED, now, error=error, failure_reason=reason, deaths=deaths)
     asked = outcome.after_seconds if isinstance(outcome, Errored) else None
     delay = policy.retry.delay_seconds(task.attempts, random) if asked is None else asked
+    reason = _failure_reason(task, outcome, policy, deaths, now + timedelta(seconds=delay))
+    if reason is not None:
+        return _end(task, Status.FAILED, now, error=error, failure_reason=reason, deaths=deaths)
     return _wait(task, policy, now, delay, Status.RETRYING, task.attempts, error, deaths)
 
 
 def _failure_reason(
-    task: Task, outcome: Errored | TimedOut | Lost, policy: Policy, deaths: int
+    task: Task, outcome: Errored | TimedOut | Lost, policy: Policy, deaths: int, next_at: datetime
 ) -> FailureReason | None:
-    """Why the task is given up now, or None if it may try again. The last cause wins."""
+    """Why the task is given up now, or None if it may try again at `next_at`. The last cause wins."""
     if isinstance(outcome, Errored) and not outcome.retryable:
         return FailureReason.ERROR
     if isinstance(outcome, Lost) and deaths >= policy.poison_after:
         return FailureReason.POISONED
-    if task.attempts < task.max_attempts:
+    in_time = task.retry_until is None or next_at <= task.retry_until
+    if task.attempts < task.max_attempts and in_time:
         return None
     match outcome:
         case Errored():
@@ -195,6 +198,7 @@ def _end(
         error=error,
         failure_reason=failure_reason,
         deaths=task.deaths if deaths is None else deaths,
+        fingerprint=fingerprint(task.task_type, error.type, error.message) if error and failure_reason else None,
     )
 
 

@@ -74,6 +74,9 @@ class LogSubscriber:
             (events.TaskEdited, self._about("edited")),
             (events.TaskDeleted, self._about("deleted")),
             (events.TasksExpired, self._expired),
+            (events.TasksRequeued, lambda event: self._log.info("dead letters requeued", tasks=len(event.ids))),
+            (events.DeadLettersResolved, lambda event: self._log.info("dead letters resolved", tasks=len(event.ids))),
+            (events.DeadLettersPurged, lambda event: self._log.info("dead letters purged", tasks=len(event.ids))),
             (events.TasksPruned, lambda event: self._log.info("pruned", tasks=event.count)),
             (
                 events.FileStored,

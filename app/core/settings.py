@@ -2,12 +2,13 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.core.errors import SettingsError
+from app.core.retry import RetryPolicy
 
 Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86400, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=1)]
@@ -80,9 +81,7 @@ class Settings(BaseSettings):
     ai_base_url: str = Field(
         "", description="An OpenAI-compatible endpoint, like `http://localhost:11434/v1`; workers call it."
     )
-    ai_api_key: SecretStr = Field(
-        SecretStr(""), description="Its key, sent as a bearer token; never stored or logged."
-    )
+    ai_api_key: SecretStr = Field(SecretStr(""), description="Its key, sent as a bearer token; never stored or logged.")
     ai_model: str = Field("", description="The model to ask for where a payload names none.")
     ai_timeout_seconds: Seconds = Field(60, description="Longest silence of the endpoint before the attempt fails.")
 
@@ -107,12 +106,23 @@ class Settings(BaseSettings):
             "only sqlite:///PATH and sqlite+aiosqlite:///PATH are understood; the file is shared, so no :memory:"
         )
 
+    @model_validator(mode="after")
+    def _base_within_ceiling(self) -> Self:
+        if self.retry_base_seconds > self.retry_ceiling_seconds:
+            raise ValueError("RETRY_BASE_SECONDS must not be above RETRY_CEILING_SECONDS")
+        return self
+
     @field_validator("sweep_seconds", "lease_seconds")
     @classmethod
     def _not_hasty(cls, value: float) -> float:
         if value < 0.1:
             raise ValueError("must be at least 0.1")
         return value
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """The wait between attempts where neither task nor executor says."""
+        return RetryPolicy(self.retry_base_seconds, self.retry_ceiling_seconds)
 
     @property
     def all_executor_modules(self) -> tuple[str, ...]:
@@ -125,10 +135,13 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks the values
     except ValidationError as error:
-        faults = [
-            f"{str(fault['loc'][0]).upper()}: {fault['msg']} (got {fault['input']!r})" for fault in error.errors()
-        ]
-        raise SettingsError("Wrong setting: " + "; ".join(faults)) from None
+        raise SettingsError("Wrong setting: " + "; ".join(_told(fault) for fault in error.errors())) from None
+
+
+def _told(fault: Any) -> str:
+    message = fault["msg"].removeprefix("Value error, ")
+    # A rule about several settings has no place of its own, and its input is all of them, secrets included.
+    return f"{str(fault['loc'][0]).upper()}: {message} (got {fault['input']!r})" if fault["loc"] else message
 
 
 def sqlite_path(database_url: str) -> Path:

@@ -63,7 +63,8 @@ class TaskError:
 class NewTask:
     """A task as it was asked for, validated, every default filled in, not yet stored.
 
-    `metadata` and `payload` are JSON objects as text. `request_hash` belongs to the idempotency key. `file_ids` are the
+    `metadata`, `payload` and `retry` (a RetryPolicy of its own) are JSON objects as text; `retry_for_seconds` is the time all
+    attempts have together, from when it is due. `request_hash` belongs to the idempotency key. `file_ids` are the
     uploaded files that the payload names, each once.
     """
 
@@ -82,12 +83,16 @@ class NewTask:
     tags: tuple[str, ...] = ()
     metadata: JsonText | None = None
     traceparent: str | None = None
+    retry: JsonText | None = None
+    retry_for_seconds: float | None = None
     file_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One row of `tasks`. `payload`, `result`, `error`, `progress` and `metadata` are JSON text, None where not read."""
+    """One row of `tasks`. `payload`, `result`, `error`, `progress`, `metadata` and `retry` are JSON text, None where not
+    read. `fingerprint` stands for the cause of a failure; `resolved_at` and `resolution` say that somebody dealt with it.
+    """
 
     id: int
     task_type: str
@@ -119,8 +124,14 @@ class Task:
     tags: tuple[str, ...] = ()
     metadata: JsonText | None = None
     traceparent: str | None = None
+    retry: JsonText | None = None
+    retry_for_seconds: float | None = None
+    retry_until: datetime | None = None
     deaths: int = 0
     runs_alone: bool = False
+    fingerprint: str | None = None
+    resolved_at: datetime | None = None
+    resolution: str | None = None
 
     @property
     def finished(self) -> bool:

@@ -57,19 +57,32 @@ async def next_due(connection: AsyncConnection) -> datetime | None:
     )
 
 
-async def expire_unstarted(connection: AsyncConnection, now: datetime, limit: int, error: JsonText) -> list[int]:
-    """Fail up to `limit` tasks that should have started by now. Returns their ids."""
-    over = (
-        select(tasks.c.id)
+async def overdue(connection: AsyncConnection, now: datetime, limit: int) -> list[tuple[int, str]]:
+    """Id and task type of up to `limit` tasks that should have started by now, locked."""
+    statement = (
+        select(tasks.c.id, tasks.c.task_type)
         .where(_UNSTARTED, tasks.c.expires_at <= now)
         .order_by(tasks.c.expires_at, tasks.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
+    return [(id_, task_type) for id_, task_type in await connection.execute(statement)]
+
+
+async def expire(
+    connection: AsyncConnection, ids: Collection[int], now: datetime, error: JsonText, fingerprint: str
+) -> list[int]:
+    """Fail these tasks as far as they have not started. Returns the ids of those that had not."""
     statement = (
         update(tasks)
-        .where(tasks.c.id.in_(over), _UNSTARTED)
-        .values(status=Status.FAILED, failure_reason=FailureReason.EXPIRED, finished_at=now, error=error)
+        .where(tasks.c.id.in_(ids), _UNSTARTED)
+        .values(
+            status=Status.FAILED,
+            failure_reason=FailureReason.EXPIRED,
+            finished_at=now,
+            error=error,
+            fingerprint=fingerprint,
+        )
         .returning(tasks.c.id)
     )
     return list(await connection.scalars(statement))

@@ -9,7 +9,7 @@ from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.core.clock import Clock, system_clock
-from app.core.errors import SchemaError, StoreError, StoreUnavailable
+from app.core.errors import SchemaError, StoreDamaged, StoreError, StoreUnavailable
 from app.core.settings import sqlite_path
 from app.models import migrate, sqlite
 
@@ -88,8 +88,9 @@ class Database:
         try:
             async with self._reading.connect() as connection:
                 yield connection
-        except UNAVAILABLE as error:
-            raise _unavailable(error) from error
+        except (*UNAVAILABLE, exc.DatabaseError) as error:
+            told = _told(error)
+            raise told from (None if told is error else error)
 
     @asynccontextmanager
     async def write(self, *, durable: bool = True) -> AsyncIterator[AsyncConnection]:
@@ -105,8 +106,9 @@ class Database:
                 except BaseException:
                     await asyncio.shield(_undo(connection))
                     raise
-        except UNAVAILABLE as error:
-            raise _unavailable(error) from error
+        except (*UNAVAILABLE, exc.DatabaseError) as error:
+            told = _told(error)
+            raise told from (None if told is error else error)
 
 
 async def _undo(connection: AsyncConnection) -> None:
@@ -149,8 +151,14 @@ class _Writer:
             self._connection = None
 
 
-def _unavailable(error: Exception) -> StoreUnavailable:
-    return StoreUnavailable(f"The database is not available: {_reason(error)}")
+def _told(error: Exception) -> Exception:
+    """The error to raise instead: ours where the store itself is in trouble, else the same."""
+    if isinstance(error, UNAVAILABLE):
+        return StoreUnavailable(f"The database is not available: {_reason(error)}")
+    # Its subclasses are about a statement (a constraint, a wrong name); the class itself is about the file.
+    if type(error) is exc.DatabaseError:
+        return StoreDamaged(f"The database is damaged: {_reason(error)}")
+    return error
 
 
 def _reason(error: Exception) -> str:

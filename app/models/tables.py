@@ -39,6 +39,7 @@ RUNNING = "status = 'running'"
 DELAYED = "status IN ('scheduled', 'retrying')"
 UNSTARTED = "expires_at IS NOT NULL AND started_at IS NULL AND status IN ('pending', 'scheduled', 'blocked')"
 FINISHED = f"status IN ({_listed(TERMINAL)})"
+DEAD = "status = 'failed' AND resolved_at IS NULL"
 UNHAPPY = "status IN ('failed', 'cancelled')"
 EXPIRING = "expires_at IS NOT NULL"
 HOLDS_UNIQUE_KEY = f"unique_key IS NOT NULL AND status IN ({_listed(UNFINISHED)})"
@@ -82,8 +83,14 @@ tasks = Table(
     Column("tags", Names, nullable=False, server_default=""),
     Column("metadata", Text),
     Column("traceparent", String(64)),
+    Column("retry", Text),
+    Column("retry_for_seconds", Float),
+    Column("retry_until", Moment),
     Column("deaths", Integer, nullable=False, server_default="0"),
     Column("runs_alone", Boolean(create_constraint=False), nullable=False, server_default=false()),
+    Column("fingerprint", String(16)),
+    Column("resolved_at", Moment),
+    Column("resolution", Text),
     CheckConstraint(f"status IN ({_listed(tuple(Status))})", name="status"),
     CheckConstraint("(status = 'running') = (lease_expires_at IS NOT NULL)", name="running_has_lease"),
     CheckConstraint(f"(status IN ({_listed(TERMINAL)})) = (finished_at IS NOT NULL)", name="terminal_has_end"),
@@ -97,6 +104,7 @@ tasks = Table(
     Index("ix_tasks_leases", "lease_expires_at", "id", **_only(RUNNING)),
     Index("ix_tasks_expiring", "expires_at", "id", **_only(UNSTARTED)),
     Index("ix_tasks_finished", "status", "finished_at", "id", **_only(FINISHED)),
+    Index("ix_tasks_dead", "fingerprint", "id", **_only(DEAD)),
     Index("ix_tasks_unhappy", "status", "id", **_only(UNHAPPY)),
     Index("uq_tasks_unique_key", "unique_key", unique=True, **_only(HOLDS_UNIQUE_KEY)),
     Index("uq_tasks_idempotency_key", "idempotency_key", unique=True, **_only("idempotency_key IS NOT NULL")),

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -37,16 +37,20 @@ _given = given_rows("rows")
 _new: dict[str, ColumnElement[Any]] = {
     **{
         name: whole(_given, name)
-        for name in ("id", "priority", "rank", "max_attempts", "created_at", "scheduled_at", "expires_at", "parent_id")
+        for name in (
+            *("id", "priority", "rank", "max_attempts", "created_at", "scheduled_at", "expires_at", "parent_id"),
+            "retry_until",
+        )
     },
     **{
         name: string(_given, name)
         for name in (
             *("task_type", "queue", "status", "payload", "unique_key", "idempotency_key", "request_hash", "tags"),
-            *("metadata", "traceparent"),
+            *("metadata", "traceparent", "retry"),
         )
     },
     "timeout_seconds": number(_given, "timeout_seconds"),
+    "retry_for_seconds": number(_given, "retry_for_seconds"),
 }
 # `WHERE true`: without it SQLite would read ON CONFLICT as the ON of a join.
 _insert = (
@@ -101,8 +105,13 @@ def stored_task(task: NewTask, task_id: int, now: datetime, priority_step_second
             "created_at": _as_stored(now),
             "scheduled_at": task.scheduled_at and _as_stored(task.scheduled_at),
             "expires_at": task.expires_at and _as_stored(task.expires_at),
+            "retry_until": _retry_until(task.retry_for_seconds, ready_at),
         },
     )
+
+
+def _retry_until(seconds: float | None, ready_at: datetime) -> datetime | None:
+    return None if seconds is None else _as_stored(ready_at + timedelta(seconds=seconds))
 
 
 def _as_stored(moment: datetime) -> datetime:
@@ -114,6 +123,7 @@ def _new_row(task: NewTask, task_id: int, now: datetime, now_milliseconds: int, 
     """The same row as the statement takes it. Built without the detour over `Task`, which is ten times its cost."""
     starts_at = task.scheduled_at
     waits = starts_at is not None and starts_at > now
+    retry_until = _retry_until(task.retry_for_seconds, starts_at if waits and starts_at else now)
     return {
         "id": task_id,
         "task_type": task.task_type,
@@ -134,6 +144,9 @@ def _new_row(task: NewTask, task_id: int, now: datetime, now_milliseconds: int, 
         "tags": join_names(task.tags),
         "metadata": task.metadata,
         "traceparent": task.traceparent,
+        "retry": task.retry,
+        "retry_for_seconds": task.retry_for_seconds,
+        "retry_until": None if retry_until is None else to_milliseconds(retry_until),
     }
 
 
@@ -215,7 +228,7 @@ async def request_cancel(connection: AsyncConnection, task_id: int, lease: int, 
     return (await connection.execute(statement)).rowcount == 1
 
 
-async def make_ready_again(connection: AsyncConnection, task: Task, rank: int) -> bool:
+async def make_ready_again(connection: AsyncConnection, task: Task, now: datetime, rank: int) -> bool:
     """A person's retry: a fresh budget of attempts, ready now. The lease and the history stay."""
     statement = (
         update(tasks)
@@ -231,6 +244,9 @@ async def make_ready_again(connection: AsyncConnection, task: Task, rank: int) -
             failure_reason=None,
             cancel_requested_at=None,
             progress=None,
+            retry_until=_retry_until(task.retry_for_seconds, now),
+            resolved_at=None,
+            resolution=None,
         )
     )
     return (await connection.execute(statement)).rowcount == 1

@@ -20,6 +20,7 @@ from app.core.events import (
     TasksPruned,
     TasksSettled,
 )
+from app.core.fingerprint import fingerprint
 from app.core.settings import Settings
 from app.core.task import Status, TaskError
 from app.models import chores as rows
@@ -134,10 +135,16 @@ class Chores:
             first = await rows.next_expiry(connection)
         if first is None or first > now:
             return False
-        error = error_json(TaskError("Expired", "it had not started by expires_at", 0, now))
-        assert error is not None
+        error = TaskError("Expired", "it had not started by expires_at", 0, now)
+        text = error_json(error)
+        assert text is not None
+        ids: list[int] = []
         async with self._database.write() as connection:
-            ids = await rows.expire_unstarted(connection, now, BATCH, error)
+            late = await rows.overdue(connection, now, BATCH)
+            for task_type in {task_type for _, task_type in late}:
+                its = [id_ for id_, its_type in late if its_type == task_type]
+                cause = fingerprint(task_type, error.type, error.message)
+                ids += await rows.expire(connection, its, now, text, cause)
         if ids:
             self._bus.publish(TasksExpired(tuple(ids)))
         return len(ids) == BATCH

@@ -332,7 +332,8 @@ def _file_ids(value: Any) -> Iterator[str]:
 class Executor:
     """One kind of work: which function does it, what it takes, how often and how long it may try.
 
-    None for `max_attempts`, `timeout_seconds` or `retry` means the service's setting.
+    None for `max_attempts`, `timeout_seconds` or `retry` means the service's setting. An attempt that raised one of
+    `fail_on` is not tried again; where there is a `retry_on`, only one that raised one of those is.
     """
 
     task_type: str
@@ -342,6 +343,14 @@ class Executor:
     timeout_seconds: float | None = None
     retry: RetryPolicy | None = None
     example: Mapping[str, Any] | None = None
+    retry_on: tuple[type[Exception], ...] = ()
+    fail_on: tuple[type[Exception], ...] = ()
+
+    def retries(self, error: BaseException) -> bool:
+        """Whether an attempt that raised `error` may be tried again."""
+        if isinstance(error, self.fail_on):
+            return False
+        return not self.retry_on or isinstance(error, self.retry_on)
 
     @property
     def shares_runner(self) -> bool:
@@ -379,6 +388,8 @@ def executor(
     max_attempts: int | None = None,
     timeout_seconds: float | None = None,
     retry: RetryPolicy | None = None,
+    retry_on: Sequence[type[Exception]] = (),
+    fail_on: Sequence[type[Exception]] = (),
     example: Mapping[str, Any] | None = None,
 ) -> Callable[[Function], Function]:
     """Mark a function `(payload, context) -> JSON` as the executor of `task_type`. It stays a plain function.
@@ -386,6 +397,7 @@ def executor(
     The payload model is the contract: submissions that do not fit it are refused. The function may be `def` (runs alone
     in its runner) or `async def` (shares one). Raises PluginError, at import, for a name or a limit that makes no sense, and
     for a function that cannot be called like that. An `example` must fit the model; it is checked when it is loaded.
+    `retry_on` and `fail_on` say which exceptions are worth another attempt; without them all are.
     """
     if not NAME.fullmatch(task_type):
         raise PluginError(f"task_type {task_type!r} must match {NAME.pattern}")
@@ -395,10 +407,17 @@ def executor(
         raise PluginError(f"executor {task_type!r}: max_attempts must be at least 1, not {max_attempts}")
     if timeout_seconds is not None and timeout_seconds <= 0:
         raise PluginError(f"executor {task_type!r}: timeout_seconds must be above 0, not {timeout_seconds}")
+    for kind in (*retry_on, *fail_on):
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise PluginError(f"executor {task_type!r}: retry_on and fail_on take classes of exceptions, not {kind!r}")
 
     def mark(function: Function) -> Function:
         _check_function(task_type, function)
-        setattr(function, MARK, Executor(task_type, function, payload, max_attempts, timeout_seconds, retry, example))
+        made = Executor(
+            *(task_type, function, payload, max_attempts, timeout_seconds, retry, example),
+            *(tuple(retry_on), tuple(fail_on)),
+        )
+        setattr(function, MARK, made)
         return function
 
     return mark

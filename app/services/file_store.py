@@ -11,9 +11,10 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from app.core.errors import StoreUnavailable, TooLarge
 from app.core.file import FILE_ID
@@ -36,7 +37,7 @@ class FileStore:
         with _translated():
             return Draft(self._folder, secrets.token_hex(16), most_bytes)
 
-    def open(self, file_id: str) -> IO[bytes]:
+    def open(self, file_id: str) -> BufferedReader:
         """The file from its beginning. Raises FileNotFoundError, StoreUnavailable."""
         with _translated():
             return _path(self._folder, file_id).open("rb")

@@ -14,6 +14,7 @@ class HintSubscriber:
         bus.subscribe(events.TasksSubmitted, self._work)
         bus.subscribe(events.TaskRetried, self._work_and_change)
         bus.subscribe(events.TaskEdited, self._work_and_change)
+        bus.subscribe(events.TasksRequeued, self._work_and_change)
         bus.subscribe(events.TasksPromoted, self._work_and_change)
         bus.subscribe(events.TasksSettled, self._settled)
         bus.subscribe(events.TaskCancelRequested, self._cancel)
@@ -22,6 +23,7 @@ class HintSubscriber:
             events.TaskProgressed,
             events.TaskCancelled,
             events.TaskDeleted,
+            events.DeadLettersPurged,
             events.TasksExpired,
         ):
             bus.subscribe(kind, self._change)

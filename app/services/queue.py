@@ -1,5 +1,6 @@
 """What workers may do with tasks: claim, renew, settle, report. A batch in each call, one transaction in each."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -119,12 +120,12 @@ class TaskQueue:
         async with self._database.write() as connection:
             return await rows.add_checkpoint(connection, task_id, lease, data)
 
-    def policy(self, task_type: str) -> Policy:
-        """The rules for attempts of this type that go wrong: the executor's where it has any, else the settings'."""
-        executor = self._registry.get(task_type)
-        retry = executor.retry if executor else None
+    def policy(self, task: Task) -> Policy:
+        """The rules for an attempt that goes wrong: the task's own, else its executor's, else the settings'."""
+        executor = self._registry.get(task.task_type)
+        retry = RetryPolicy(**json.loads(task.retry)) if task.retry else executor.retry if executor else None
         return Policy(
-            retry=retry or RetryPolicy(self._settings.retry_base_seconds, self._settings.retry_ceiling_seconds),
+            retry=retry or self._settings.retry_policy,
             poison_after=self._settings.poison_after,
             priority_step_seconds=self._settings.priority_step_seconds,
         )
@@ -169,7 +170,7 @@ class TaskQueue:
             await file_rows.let_go_temporary(connection, over, now)
 
     def _decide(self, task: Task, outcome: Outcome, now: datetime) -> Change:
-        return lifecycle.settle(task, outcome, self.policy(task.task_type), now, self._random)
+        return lifecycle.settle(task, outcome, self.policy(task), now, self._random)
 
     async def _write(
         self,

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
@@ -20,6 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from app.core.clock import Clock
 from app.core.errors import InvalidRequest, PayloadInvalid, TooLarge, UnknownTaskType
+from app.core.retry import RetryKind
 from app.core.settings import Settings
 from app.core.task import HIGHEST_PRIORITY, LARGEST_INTEGER, LOWEST_PRIORITY, PRIORITY_NAMES, JsonText, NewTask
 from app.services.executors import Executor, ExecutorRegistry, named_files
@@ -61,6 +63,26 @@ Metadata = Annotated[dict[str, Any], Field(max_length=50)]
 MaxAttempts = Annotated[int, Field(ge=1, le=1000)]
 
 MOST_METADATA_BYTES = 16 * 1024
+LONGEST_RETRY_SECONDS = 7 * 86400.0
+
+
+class RetryOptions(BaseModel):
+    """The wait between attempts. What is left out is as the task type has it."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    policy: RetryKind | None = Field(
+        None, description="`exponential` doubles the wait with each attempt, `fixed` does not."
+    )
+    base_seconds: float | None = Field(
+        None, ge=0, le=LONGEST_RETRY_SECONDS, allow_inf_nan=False, description="The wait before the second attempt."
+    )
+    ceiling_seconds: float | None = Field(
+        None, ge=0, le=LONGEST_RETRY_SECONDS, allow_inf_nan=False, description="The longest wait."
+    )
+    jitter: bool | None = Field(
+        None, description="Draw each wait from 0 to its length, so that many do not come back at once."
+    )
 
 
 class Submission(BaseModel):
@@ -82,6 +104,14 @@ class Submission(BaseModel):
     max_attempts: MaxAttempts | None = Field(None, description="Runs it may have, the first included.")
     timeout_seconds: float | None = Field(
         None, gt=0, le=7 * 86400, allow_inf_nan=False, description="Time limit of one attempt."
+    )
+    retry: RetryOptions | None = Field(None, description="How long it waits between attempts.")
+    retry_for_seconds: float | None = Field(
+        None,
+        gt=0,
+        le=FAR_FUTURE.total_seconds(),
+        allow_inf_nan=False,
+        description="Time all attempts have together, from when it is due; no attempt starts later.",
     )
     unique_key: Key | None = Field(None, description="At most one unfinished task has it.")
     tags: Tags = Field(default=[], description="Names to filter by.")
@@ -121,6 +151,8 @@ class Intake:
             ),
             scheduled_at=self._scheduled_at(submission),
             expires_at=submission.expires_at,
+            retry=self._retry(executor, submission.retry, location),
+            retry_for_seconds=submission.retry_for_seconds,
             unique_key=submission.unique_key,
             idempotency_key=idempotency_key,
             request_hash=_hash(submission) if idempotency_key else None,
@@ -134,6 +166,21 @@ class Intake:
         if executor is None:
             raise UnknownTaskType(task_type, list(self._registry), list(location))
         return executor
+
+    def _retry(
+        self, executor: Executor, options: RetryOptions | None, location: Sequence[str | int]
+    ) -> JsonText | None:
+        if options is None:
+            return None
+        usual = executor.retry or self._settings.retry_policy
+        chosen = asdict(usual) | options.model_dump(exclude_none=True)
+        if options.ceiling_seconds is None:
+            chosen["ceiling_seconds"] = max(chosen["ceiling_seconds"], chosen["base_seconds"])
+        if options.base_seconds is None:
+            chosen["base_seconds"] = min(chosen["ceiling_seconds"], chosen["base_seconds"])
+        if chosen["base_seconds"] > chosen["ceiling_seconds"]:
+            _refuse("must not be above ceiling_seconds", [*location, "retry", "base_seconds"])
+        return JsonText(orjson.dumps(chosen).decode())
 
     def _scheduled_at(self, submission: Submission) -> datetime | None:
         if submission.delay_seconds:

@@ -142,7 +142,7 @@ class TaskService:
             if task.unique_key is not None:
                 for holder in await rows.find_by_keys(connection, [], [task.unique_key]):
                     raise UniqueKeyTaken(task.unique_key, holder.id, task.status)
-            await rows.make_ready_again(connection, task, rank_of(now, task.priority, self._step))
+            await rows.make_ready_again(connection, task, now, rank_of(now, task.priority, self._step))
             task = await self._locked(connection, task_id)
         self._bus.publish(TaskRetried(task))
         return task

@@ -11,6 +11,7 @@ from app.core.logs import LogSubscriber
 from app.core.settings import Settings
 from app.models.database import Database
 from app.services.chores import Chores
+from app.services.dead_letters import DeadLetters
 from app.services.executors import ExecutorRegistry, load_executors
 from app.services.files import FileService
 from app.services.hints import HintSubscriber
@@ -37,6 +38,7 @@ class Services:
     files: FileService
     queue: TaskQueue
     chores: Chores
+    dead_letters: DeadLetters
     insights: Insights
     workers: WorkerBook
     watcher: ChangeWatcher
@@ -70,6 +72,7 @@ async def open_services(settings: Settings, *, clock: Clock = system_clock) -> A
             files=files,
             queue=queue,
             chores=Chores(database, queue, files, bus, settings, random),
+            dead_letters=DeadLetters(database, bus, settings.priority_step_seconds),
             insights=Insights(database, settings),
             workers=WorkerBook(database),
             watcher=ChangeWatcher(database, wakeup, settings.poll_seconds),

@@ -157,7 +157,7 @@ class Runner:
             case Fail():
                 return ["error", *described(error), False, None]
             case _:
-                return ["error", *described(error), True, None]
+                return ["error", *described(error), job.executor.retries(error), None]
 
     # On the wire's thread.
 

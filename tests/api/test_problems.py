@@ -25,7 +25,7 @@ def assert_raw_problem(answer: tuple[int, dict[str, str], bytes], status: int) -
 
 
 @pytest.mark.parametrize(
-    "path", ["/nothing", "/tasks/1/nothing", "/task", "/tasks/bulk/1", "/tasks//", "/TASKS", "/files", "/docs/x"]
+    "path", ["/nothing", "/tasks/1/nothing", "/task", "/tasks/bulk/1", "/tasks//", "/TASKS", "/file", "/docs/x"]
 )
 async def test_an_unknown_path_is_404(client: httpx.AsyncClient, path: str) -> None:
     for url in (path, path + "?a=b"):
@@ -40,7 +40,16 @@ ROUTES: dict[str, set[str]] = {
     "/tasks/1/events": {"GET"},
     "/tasks/1/cancel": {"POST"},
     "/tasks/1/retry": {"POST"},
+    "/tasks/1/files": {"GET"},
+    "/files": {"POST"},
+    "/files/1": {"GET", "DELETE"},
+    "/dead-letters": {"GET"},
+    "/dead-letters/groups": {"GET"},
+    "/dead-letters/requeue": {"POST"},
+    "/dead-letters/resolve": {"POST"},
+    "/dead-letters/purge": {"POST"},
     "/task-types": {"GET"},
+    "/task-types/1": {"GET"},
     "/queues": {"GET"},
     "/workers": {"GET"},
     "/stats": {"GET"},

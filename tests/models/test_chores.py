@@ -36,8 +36,10 @@ async def test_what_never_started_expires_and_what_runs_does_not(
     await claim(room=1)
     async with database.write() as connection:
         assert await chores.next_expiry(connection) == over
-        assert await chores.expire_unstarted(connection, over - timedelta(milliseconds=1), 10, JsonText("{}")) == []
-        assert sorted(await chores.expire_unstarted(connection, over, 10, JsonText('{"type":"Expired"}'))) == [2, 3]
+        assert await chores.overdue(connection, over - timedelta(milliseconds=1), 10) == []
+        assert sorted(await chores.overdue(connection, over, 10)) == [(2, "echo"), (3, "echo")]
+        expired = await chores.expire(connection, [1, 2, 3], over, JsonText('{"type":"Expired"}'), "0" * 16)
+        assert sorted(expired) == [2, 3]
     assert (await read(database, 1)).status is Status.RUNNING
     row = await read(database, 2)
     assert (row.status, row.failure_reason, row.error) == (Status.FAILED, "expired", '{"type":"Expired"}')

@@ -148,7 +148,8 @@ async def test_upkeep(connection: Connection, clock: FrozenClock) -> None:
         await chores.next_due(connection)
         await chores.promote_due(connection, clock(), 10)
         await chores.next_expiry(connection)
-        await chores.expire_unstarted(connection, clock(), 10, JsonText("{}"))
+        await chores.overdue(connection, clock(), 10)
+        await chores.expire(connection, [1, 2], clock(), JsonText("{}"), "0" * 16)
         await chores.expired_leases(connection, clock(), 10)
         for status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED):
             await chores.prunable(connection, status, clock(), clock(), 10)
