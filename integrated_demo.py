@@ -29,7 +29,8 @@ from examples.demo.view import View
 async def perform(service: Service, console: Console, seconds: float, bulk: int, items: int, output: Path) -> None:
     """Start the service, send the load, show it live, then show what was measured. Raises DemoFailed."""
     load_before = os.getloadavg()[0]
-    await service.start()
+    with console.status("Starting API and workers"):
+        await service.start()
     client = Client(service.url)
     try:
         for path in ("/health/ready", "/tasks/", "/task-types"):
@@ -77,9 +78,9 @@ def introduction(load: Load) -> object:
 
 
 def main(
-    seconds: Annotated[float, typer.Option(min=1, max=600, help="How long tasks are sent at a steady pace.")] = 12,
-    bulk: Annotated[int, typer.Option(min=1, max=10_000, help="Tasks in the bulk submission after that.")] = 1000,
-    items: Annotated[int, typer.Option(min=1000, max=100_000, help="Items of the batch.")] = 3000,
+    seconds: Annotated[float, typer.Option(min=1, max=600, help="How long tasks are sent at a steady pace.")] = 10,
+    bulk: Annotated[int, typer.Option(min=1, max=10_000, help="Tasks in the bulk submission after that.")] = 600,
+    items: Annotated[int, typer.Option(min=1000, max=100_000, help="Items of the batch.")] = 2000,
     output: Annotated[Path, typer.Option(help="Folder for a picture that was made.")] = Path("data/demo"),
 ) -> None:
     """Start the service, send it work, kill a worker, show the results, and leave nothing running.

@@ -13,7 +13,11 @@ from app.core.retry import RetryPolicy
 Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86400, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=1)]
 
-SHIPPED_EXECUTORS = ("app.workers.executors.text_processing",)
+SHIPPED_EXECUTORS = (
+    "app.workers.executors.ai_completion",
+    "app.workers.executors.image_processing",
+    "app.workers.executors.text_processing",
+)
 """Modules of the executors that come with the service, loaded by name like anyone's."""
 
 
@@ -86,7 +90,7 @@ class Settings(BaseSettings):
     ai_timeout_seconds: Seconds = Field(60, description="Longest silence of the endpoint before the attempt fails.")
 
     image_max_pixels: int = Field(50_000_000, ge=1, description="Largest image, in pixels, that is decoded.")
-    image_memory_bytes: Bytes = Field(2**30, description="Most memory one image task may use.")
+    image_memory_bytes: Bytes = Field(2**30, description="Most memory one image task may use (Linux).")
 
     durability: Literal["full", "relaxed"] = Field(
         "full", description="`relaxed` does not wait for the disk: a power cut may lose the last acknowledged tasks."

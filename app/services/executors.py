@@ -445,10 +445,11 @@ def _check_function(task_type: str, function: Callable[..., Any]) -> None:
 
 
 class ExecutorRegistry(Mapping[str, Executor]):
-    """The executors of one process by task_type. Built by `load_executors`, then only read."""
+    """The executors of one process by task_type, and the modules they came from. Built by `load_executors`, then only read."""
 
-    def __init__(self, executors: Mapping[str, Executor]) -> None:
+    def __init__(self, executors: Mapping[str, Executor], modules: Sequence[str] = ()) -> None:
         self._executors = dict(sorted(executors.items()))
+        self.modules = tuple(modules)
 
     def __getitem__(self, task_type: str) -> Executor:
         return self._executors[task_type]
@@ -491,7 +492,7 @@ def load_executors(module_names: Sequence[str]) -> ExecutorRegistry:
                 _refuse(module_name, f"cannot be loaded: {_claimed_twice(taken, one)}")
             _check_model(module_name, one)
             found[one.task_type] = one
-    return ExecutorRegistry(found)
+    return ExecutorRegistry(found, module_names)
 
 
 def _claimed_twice(first: Executor, second: Executor) -> str:

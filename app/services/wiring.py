@@ -12,7 +12,7 @@ from app.core.settings import Settings
 from app.models.database import Database
 from app.services.chores import Chores
 from app.services.dead_letters import DeadLetters
-from app.services.executors import ExecutorRegistry, load_executors
+from app.services.executors import ExecutorRegistry, installed_modules, load_executors
 from app.services.files import FileService
 from app.services.hints import HintSubscriber
 from app.services.insights import Insights
@@ -50,7 +50,8 @@ async def open_services(settings: Settings, *, clock: Clock = system_clock) -> A
 
     Raises PluginError or StoreError, each one clear line.
     """
-    registry = load_executors(settings.all_executor_modules)
+    modules = (*settings.all_executor_modules, *installed_modules())
+    registry = load_executors(tuple(dict.fromkeys(modules)))
     database = Database(settings.database_url, durability=settings.durability, clock=clock)
     try:
         await database.open()

@@ -109,7 +109,7 @@ class Worker:
     def _make_pool(self, row: WorkerRow) -> RunnerPool:
         settings = self._settings
         setup = RunnerSetup(
-            settings.all_executor_modules,
+            self._services.registry.modules,
             self._options.concurrency,
             settings.max_result_bytes,
             settings.max_output_bytes,

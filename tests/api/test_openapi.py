@@ -233,7 +233,7 @@ class Colour(enum.Enum):
     RED = "red"
     BLUE = "blue"
 
-class Resize(BaseModel):
+class Zoom(BaseModel):
     operation: Literal["resize"]
     width: int
 
@@ -257,7 +257,7 @@ class Strange:
 
 class Picture(BaseModel):
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-    operations: list[Annotated[Resize | Crop, Field(discriminator="operation")]]
+    operations: list[Annotated[Zoom | Crop, Field(discriminator="operation")]]
     colour: Colour = Colour.RED
     mode: Literal["a", "b"] | Literal[3] = 3
     problem: Problem | None = None
@@ -313,7 +313,7 @@ OTHER_PLUG_IN = """
 from pydantic import BaseModel
 from app.services.executors import executor
 
-class Resize(BaseModel):
+class Zoom(BaseModel):
     anything: str
 
 class Node(BaseModel):
@@ -326,7 +326,7 @@ class Problem(BaseModel):
 class Picture(BaseModel):
     node: Node
     problem: Problem
-    resize: Resize
+    resize: Zoom
 
 @executor("other", payload=Picture)
 def other(payload, context): ...
@@ -386,7 +386,7 @@ async def test_models_of_one_name_are_kept_apart_and_shared_where_they_are_alike
     assert "instance" in schemas["Problem"]["properties"], "ours is still ours"
     assert set(schemas["Payload.Problem"]["properties"]) == {"text"}
     other = payload_of(described, "other")["properties"]
-    resizes = [schemas["Payload.Resize"], schemas["Payload.picture_edit.Resize"]]
+    resizes = [schemas["Payload.Zoom"], schemas["Payload.picture_edit.Zoom"]]
     assert [set(resize["properties"]) for resize in resizes] == [{"anything"}, {"operation", "width"}]
     assert resolve(described, other["resize"]["$ref"]) is resizes[0]
     assert other["node"]["$ref"].endswith("/Payload.Node"), "alike: one component"
