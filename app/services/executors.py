@@ -311,7 +311,9 @@ def named_files(payload: BaseModel) -> tuple[str, ...]:
 
 @cache
 def _may_name_files(model: type[BaseModel]) -> bool:
-    return bool(model.__private_attributes__) or f'"{FILE_ID_FORMAT}"' in json.dumps(model.model_json_schema())
+    return bool(model.__private_attributes__) or f'"{FILE_ID_FORMAT}"' in json.dumps(
+        model.model_json_schema(schema_generator=PayloadSchema)
+    )
 
 
 def _file_ids(value: Any) -> Iterator[str]:

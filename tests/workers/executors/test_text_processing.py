@@ -139,10 +139,10 @@ def test_every_operation_answers_any_text_with_plain_json(text: str) -> None:
         "é\u200d",
     ],
 )
-def test_256_kib_of_anything_take_about_a_second(seed: str) -> None:
+def test_256_kib_of_anything_do_not_take_for_ever(seed: str) -> None:
     text = "a" + (seed * (LARGEST // len(seed))).encode()[: LARGEST - 1].decode(errors="ignore")
     payload = TextProcessing(text=text, operations=list(OPERATIONS))
     began = process_time()
     result = process_text(payload, Context(reports=RecordedReports()))
-    assert process_time() - began < 4  # at most 0.9 s on a quiet machine
+    assert process_time() - began < 20  # at most 0.9 s on a quiet machine; what grows with the square takes minutes
     assert result["statistics"]["characters"] == len(text)
