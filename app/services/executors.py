@@ -86,13 +86,16 @@ class StopRequested(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class RunnerSetup:
-    """What a runner is told when it starts: modules to load, `async def` attempts at a time, limits, where files are."""
+    """What a runner is told when it starts: modules to load, `async def` attempts at a time, limits, where files are,
+    the time limit of what has none of its own, and how long something that is told to end may take."""
 
     modules: tuple[str, ...] = ()
     concurrency: int = 1
     max_result_bytes: int = 2**20
     max_output_bytes: int = 2**30
     files_dir: str = "data/files"
+    timeout_seconds: float = 300
+    stop_grace_seconds: float = 5
 
 
 class FileId(str):

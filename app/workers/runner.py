@@ -112,6 +112,11 @@ class Runner:
             self._active.add(job.task)
             job.task.add_done_callback(self._active.discard)
 
+    def _start_more(self) -> None:
+        # A loop that is closing runs this too, but nothing that starts here: the inbox is where `serve` will look.
+        if self._loop is not None:
+            self._start_held()
+
     async def _run_shared(self, job: Job) -> None:
         self._begin(job)
         try:
@@ -198,8 +203,9 @@ class Runner:
             self.wire.acknowledge(number, stored)
         if message.get("recall"):
             self._give_back()
-        if self._loop is not None and "run" in message:
-            self._loop.call_soon_threadsafe(self._start_held)
+        loop = self._loop
+        if loop is not None and "run" in message:
+            loop.call_soon_threadsafe(self._start_more)
 
     def _start(self, **setup: Any) -> None:
         self._setup = RunnerSetup(**setup)
@@ -237,8 +243,9 @@ class Runner:
         if job is None:
             return
         job.context.stop(reason)
-        if job.task is not None and self._loop is not None:
-            self._loop.call_soon_threadsafe(job.task.cancel)
+        loop = self._loop
+        if job.task is not None and loop is not None:
+            loop.call_soon_threadsafe(job.task.cancel)
 
     def _give_back(self) -> None:
         for take in (self._inbox.get_nowait, self._held.popleft, self._set_aside.popleft):

@@ -114,6 +114,8 @@ class Worker:
             settings.max_result_bytes,
             settings.max_output_bytes,
             str(settings.files_dir.resolve()),
+            settings.timeout_seconds,
+            settings.stop_grace_seconds,
         )
         options = PoolOptions(self._options.processes, setup, settings.stop_grace_seconds)
         services = self._services
