@@ -15,6 +15,7 @@ Bytes = Annotated[int, Field(ge=1)]
 
 SHIPPED_EXECUTORS = (
     "app.workers.executors.ai_completion",
+    "app.workers.executors.ai_summarization",
     "app.workers.executors.batch_processing",
     "app.workers.executors.image_processing",
     "app.workers.executors.text_processing",

@@ -36,7 +36,12 @@ async def test_task_types_tell_what_they_take(client: httpx.AsyncClient) -> None
     assert items["echo_shared"]["shared"] is True
     assert items["echo_shared"]["example"] is None
     assert (items["spin"]["max_attempts"], items["spin"]["timeout_seconds"]) == (1, 0.3)
-    assert echo["retry"] == {"base_seconds": 1, "ceiling_seconds": 3600, "policy": "exponential", "jitter": True}, "the settings"
+    assert echo["retry"] == {
+        "base_seconds": 1,
+        "ceiling_seconds": 3600,
+        "policy": "exponential",
+        "jitter": True,
+    }, "the settings"
     assert items["raise_error"]["retry"] == {
         "base_seconds": 0.01,
         "ceiling_seconds": 0.02,

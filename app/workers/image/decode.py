@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 
-from PIL import AvifImagePlugin, Image, ImageFile, ImageOps, PngImagePlugin, features
+from PIL import AvifImagePlugin, Image, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError, features
 
 from app.services.executors import Fail
 from app.workers.image import color, exif, frames
@@ -84,6 +84,8 @@ def read(data: bytes, max_pixels: int, enough: Callable[[Size], Size | None]) ->
             return _decoded(image, data, format_name, max_pixels, enough)
     except Image.DecompressionBombError:
         raise Fail(f"the picture has more than the {max_pixels:,} pixels that are decoded") from None
+    except UnidentifiedImageError:  # its text names an object in memory
+        raise Fail(f"the {format_name} file is broken: it is not a readable picture") from None
     except BROKEN as error:
         raise Fail(f"the {format_name} file is broken: {error or type(error).__name__}") from None
 
