@@ -4,36 +4,47 @@ It needs a running API (`python run_api.py`) and a worker (`python run_worker.py
 answers it got. `integrated_demo.py` starts both by itself and shows them under load.
 """
 
+import base64
 import io
 import json
+import os
+import re
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import httpx
 import typer
 from rich.console import Console
-from rich.highlighter import JSONHighlighter
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.rule import Rule
-from rich.table import Table
 from rich.text import Text
 
-TASK_TYPE = "text_processing"
-LETTER = (
-    "Dear Ada, I loved the little railway museum! The staff was friendly and the steam engine is wonderful. "
-    "Tickets were $12, and the next tour starts on 3 May 2027. Write to tours@museum.example for a place."
+from examples.demo.show import (
+    as_json,
+    between,
+    curl,
+    facts,
+    grid,
+    picture,
+    problem_panel,
+    status_text,
+    task_line,
+    text_panel,
 )
+from examples.demo.texts import ARTICLES, LETTER, guest_book
+
+NEEDED = ("text_processing", "ai_summarization", "image_processing", "batch_processing")
+PICTURE = Path(__file__).resolve().parent / "examples" / "lighthouse.jpg"
+BROKEN_PICTURE = base64.b64encode(b"\x89PNG\r\n\x1a\nThis is where the picture should be.").decode()
 LONG_TEXT = "The ferry leaves the harbour at seven, and the crew is glad that the fog has gone. " * 700
 PATIENCE_SECONDS = 30
 LONG_POLL = {"wait": 25}
-LONGEST_SHOWN = 240
-INDENT = (0, 0, 0, 2)
-STATUS_STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
 
 
 class CannotGoOn(Exception):
@@ -43,9 +54,11 @@ class CannotGoOn(Exception):
 class Api:
     """An HTTP client that shows what it sends and what comes back."""
 
-    def __init__(self, url: str, console: Console) -> None:
+    def __init__(self, url: str, console: Console, folder: Path) -> None:
         self.url = url.rstrip("/")
         self.console = console
+        self.folder = folder
+        """Where downloads go."""
         # A proxy from the environment would be asked for 127.0.0.1 too.
         self.client = httpx.Client(base_url=self.url, timeout=PATIENCE_SECONDS, trust_env=False)
         self.tag = f"demo-{uuid.uuid4().hex[:6]}"
@@ -53,7 +66,30 @@ class Api:
 
     def call(self, method: str, path: str, expected: int, **options: Any) -> Any:
         """Send a request, show it and the status of the answer, and return the JSON. Another status ends the walk."""
-        show_request(self.console, method, path, options)
+        self.show_request(method, path, options)
+        answer = self.send(method, path, expected, **options)
+        return answer.json() if answer.content else None
+
+    def upload(self, path: Path) -> Any:
+        """Upload a file, shown like any call."""
+        self.show_request("POST", "/files", {"upload": os.path.relpath(path)})
+        with path.open("rb") as file:
+            return self.send("POST", "/files", 201, files={"file": (path.name, file, "image/jpeg")}).json()
+
+    def download(self, file_id: str, name: str) -> Path:
+        """Download a file, shown like any call, into the folder for that."""
+        target = self.folder / name
+        self.show_request("GET", f"/files/{file_id}", {"output": target})
+        content = self.send("GET", f"/files/{file_id}", 200).content
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        except OSError as error:
+            raise CannotGoOn(f"{target} cannot be written: {error.strerror}. Choose a folder with --output.") from None
+        return target
+
+    def send(self, method: str, path: str, expected: int, **options: Any) -> httpx.Response:
+        """Send a request and show what the head of the answer says."""
         began = time.perf_counter()
         answer = self.client.request(method, path, **options)
         took = (time.perf_counter() - began) * 1000
@@ -65,12 +101,24 @@ class Api:
         self.show(line)
         if answer.status_code != expected:
             raise CannotGoOn(f"{method} {path} answered {answer.status_code}, not {expected}: {answer.text[:300]}")
-        return answer.json() if answer.content else None
+        return answer
 
-    def create(self, expected: int = 201, headers: dict[str, str] | None = None, **submission: Any) -> Any:
+    def create(self, task_type: str, expected: int = 201, headers: dict[str, str] | None = None, **fields: Any) -> Any:
         """Create a task that carries the tag of this walk."""
-        body = {"task_type": TASK_TYPE, **submission, "tags": [self.tag]}
+        body = {"task_type": task_type, **fields, "tags": [self.tag]}
         return self.call("POST", "/tasks/", expected, json=body, headers=headers or {})
+
+    def result_of(self, task_id: int) -> dict[str, Any]:
+        """Wait for a task by a long poll, and return its result. The walk ends if it has none."""
+        task = self.call("GET", f"/tasks/{task_id}", 200, params=LONG_POLL)
+        if task["status"] != "completed":
+            why = task["error"]["message"] if task["error"] else "is a worker alive and free?"
+            raise CannotGoOn(f"Task {task_id} ({task['task_type']}) is {task['status']}: {why}")
+        waited, ran = (between(task[start], task[end]) for start, end in WAITED_AND_RAN)
+        line = task_line(task).append(f"  waited {waited:.0f} ms, ran {ran:.0f} ms", "dim")
+        self.show(line)
+        result: dict[str, Any] = task["result"]
+        return result
 
     def wait(self, task_id: int) -> dict[str, Any]:
         """Wait for the end of a task without showing it, by long polls."""
@@ -89,107 +137,17 @@ class Api:
                 "Start one: python run_worker.py"
             )
 
+    def show_request(self, method: str, path: str, options: dict[str, Any]) -> None:
+        self.console.print(curl(self.url, method, path, options), soft_wrap=True)
+
     def show(self, what: Any) -> None:
-        self.console.print(Padding(what, INDENT, expand=False))
+        self.console.print(Padding(what, (0, 0, 0, 2), expand=False))
 
 
-def show_request(console: Console, method: str, path: str, options: dict[str, Any]) -> None:
-    """A request as one reads it in documentation: line, headers, body."""
-    query = "&".join(f"{name}={value}" for name, value in options.get("params", {}).items())
-    text = Text.assemble((f"→ {method}", "bold cyan"), f" {path}" + (f"?{query}" if query else ""))
-    for name, value in options.get("headers", {}).items():
-        text.append(f"\n{name}: {value}", "dim")
-    if "json" in options:
-        text.append("\n").append_text(as_json(options["json"]))
-    console.print(Padding(text, INDENT, expand=False))
+WAITED_AND_RAN = (("created_at", "started_at"), ("started_at", "finished_at"))
 
 
-def as_json(value: Any) -> Text:
-    return JSONHighlighter()(Text(json.dumps(shortened(value), ensure_ascii=False)))
-
-
-def shortened(value: Any) -> Any:
-    """`value` with its long texts and lists cut, for showing."""
-    if isinstance(value, dict):
-        return {name: shortened(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return (
-            [shortened(item) for item in value] if len(value) < 5 else [shortened(value[0]), f"… {len(value)} in all"]
-        )
-    if isinstance(value, str) and len(value) > LONGEST_SHOWN:
-        return f"{value[:60]}… ({len(value):,} characters)"
-    return value
-
-
-def grid(*columns: str) -> Table:
-    """A table without frames; a name that starts with `>` is a column of numbers."""
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
-    return table
-
-
-def status_text(status: str) -> Text:
-    return Text(status, STATUS_STYLES.get(status, "blue"))
-
-
-def task_line(task: dict[str, Any]) -> Text:
-    """The heart of a task in one line."""
-    rest = f"  queue {task['queue']}  priority {task['priority']}  attempts {task['attempts']}/{task['max_attempts']}"
-    return Text.assemble(f"task {task['id']}  ", status_text(task["status"]), (rest, "dim"))
-
-
-def milliseconds(start: str, end: str) -> float:
-    """From one time of an answer to another."""
-    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() * 1000
-
-
-def show_result(console: Console, text: str, result: dict[str, Any]) -> None:
-    """What text_processing found, in a panel: whichever of the operations the result holds."""
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="cyan")
-    facts.add_column(overflow="fold")
-    for operation, found in result.items():
-        facts.add_row(operation, summary_of(operation, found))
-    body = Table.grid()
-    body.add_row(Text(text, "italic"))
-    body.add_row("")
-    body.add_row(facts)
-    console.print(Panel(body, title="result", title_align="left", border_style="green"))
-
-
-def summary_of(operation: str, found: dict[str, Any]) -> str:
-    """One operation's answer in a few words; an operation that cannot serve the text says why."""
-    if "reason" in found:
-        return str(found["reason"])
-    match operation:
-        case "statistics":
-            return f"words {found['words']}, sentences {found['sentences']}, characters {found['characters']}"
-        case "language":
-            return f"{found['name']} ({found['confidence']:.0%})"
-        case "sentiment":
-            return f"{found['label']} ({found['compound']:+.2f} between -1 and 1)"
-        case "keywords":
-            return ", ".join(item["keyword"] for item in found["items"][:5])
-        case "readability":
-            return ", ".join(f"{item['name']} {item['score']}" for item in found["formulas"])
-        case "entities":
-            kinds = {kind: items for kind, items in found.items() if isinstance(items, list) and items}
-            return ", ".join(item["text"] for items in kinds.values() for item in items if isinstance(item, dict))
-        case _:
-            return str(found.get("text", json.dumps(found, ensure_ascii=False)))[:LONGEST_SHOWN]
-
-
-def show_problem(api: Api, problem: dict[str, Any]) -> None:
-    """An error as RFC 9457 has it: what kind, what is wrong, and where."""
-    faults = Table.grid(padding=(0, 2))
-    faults.add_column(style="cyan", overflow="fold")
-    faults.add_column(overflow="fold")
-    for name in ("type", "detail"):
-        faults.add_row(name, str(problem[name]))
-    for fault in problem.get("errors", []):
-        faults.add_row(".".join(map(str, fault["location"])), Text(fault["message"], "yellow"))
-    api.console.print(Panel(faults, title="problem", title_align="left", border_style="yellow"))
+# Who is there
 
 
 def see_health(api: Api) -> None:
@@ -201,11 +159,15 @@ def see_health(api: Api) -> None:
 
 def see_task_types(api: Api) -> None:
     """GET /task-types says what work there is. Each type comes with the JSON Schema of its payload and an example."""
-    table = grid("task_type", "needs", "what it does")
-    for item in api.call("GET", "/task-types", 200)["items"]:
-        required = ", ".join(item["payload_schema"].get("required", []))
-        table.add_row(Text(item["task_type"], "cyan"), required, item["description"].partition("\n")[0])
+    table = grid("task_type", "what it does")
+    known = api.call("GET", "/task-types", 200)["items"]
+    for item in known:
+        table.add_row(Text(item["task_type"], "cyan"), re.split(r"(?<=\.)\s", item["description"])[0])
     api.show(table)
+    if missing := set(NEEDED) - {item["task_type"] for item in known}:
+        raise CannotGoOn(
+            f"The API at {api.url} lacks {listed(missing)}. Start the one of this folder: python run_api.py"
+        )
 
 
 def see_workers(api: Api) -> None:
@@ -213,81 +175,188 @@ def see_workers(api: Api) -> None:
     workers = api.call("GET", "/workers", 200)["items"]
     if not workers:
         raise CannotGoOn("No worker is alive, so no task would be done. Start one: python run_worker.py")
-    table = grid("worker", ">slots", "serves", "queues")
+    table = grid("worker", ">pid", ">slots", "serves")
     for worker in workers:
         queues = ", ".join(worker["queues"]) or "every queue"
-        table.add_row(worker["id"], str(worker["slots"]), ", ".join(worker["task_types"]), queues)
+        what = f"{queues}; {', '.join(worker['task_types'])}"
+        table.add_row(worker["id"], str(worker["pid"]), str(worker["slots"]), what)
     api.show(table)
-    if not any(TASK_TYPE in worker["task_types"] for worker in workers):
-        raise CannotGoOn(f"No worker alive serves {TASK_TYPE}. Start one: python run_worker.py")
+    if missing := set(NEEDED).difference(*(worker["task_types"] for worker in workers)):
+        raise CannotGoOn(f"No worker alive serves {listed(missing)}. Start one: python run_worker.py")
 
 
-def create_and_wait(api: Api) -> int:
-    """Creating answers at once with an id: 201 means that the task is on disk. ?wait= answers when it has ended."""
-    task_id: int = api.create(payload={"text": LETTER})["id"]
-    task = api.call("GET", f"/tasks/{task_id}", 200, params=LONG_POLL)
-    if task["status"] != "completed":
-        raise CannotGoOn(f"Task {task_id} is {task['status']}: {task['error'] or 'is a worker alive and free?'}")
-    api.show(task_line(task))
-    waited = milliseconds(task["created_at"], task["started_at"])
-    ran = milliseconds(task["started_at"], task["finished_at"])
-    api.show(Text(f"waited {waited:.0f} ms for the worker, ran {ran:.0f} ms", "dim"))
-    show_result(api.console, LETTER, task["result"])
-    return task_id
+def listed(names: set[str]) -> str:
+    return ", ".join(name for name in NEEDED if name in names)
 
 
-def send_a_wrong_payload(api: Api) -> None:
-    """A payload that does not fit is refused at the door, every fault named; nothing is stored."""
+# One task of each kind
+
+
+def process_a_text(api: Api) -> None:
+    """POST /tasks/ answers at once with an id: 201 means that the task is on disk. ?wait= answers when it has ended."""
+    task_id = api.create("text_processing", payload={"text": LETTER})["id"]
+    api.show(text_panel(LETTER, api.result_of(task_id)))
+
+
+def summarise_a_text(api: Api) -> None:
+    """A summary: the sentences that say most, chosen in the worker, without network. GET .../result is the bare result."""
+    task_id = api.create("ai_summarization", payload={"text": ARTICLES[0], "sentences": 2})["id"]
+    result = api.call("GET", f"/tasks/{task_id}/result", 200, params=LONG_POLL)
+    share = len(result["summary"]) / len(ARTICLES[0])
+    title = f"{share:.0%} of {len(ARTICLES[0]):,} characters"
+    api.show(Panel(Text(result["summary"], "italic"), title=title, title_align="left", border_style="green"))
+
+
+def change_a_picture(api: Api) -> None:
+    """A picture is uploaded once and named by its id; the produced picture is a file too, which you download."""
+    file_id = api.upload(PICTURE)["id"]
+    operations: list[dict[str, Any]] = [
+        {"operation": "thumbnail", "width": 300, "height": 300},
+        {"operation": "palette", "colors": 4},
+    ]
+    task_id = api.create("image_processing", payload={"file_id": file_id, "operations": operations})["id"]
+    result = api.result_of(task_id)
+    target = api.download(result["file_id"], f"thumbnail-{task_id}.jpg")
+    api.show(colors_text(result["operations"][1]["colors"]))
+    if (small := picture(target.read_bytes(), api.console, 48)) is not None:
+        api.show(small)
+    size = f"{result['width']} x {result['height']}, {result['bytes']:,} bytes of {PICTURE.stat().st_size:,}"
+    api.show(facts(("thumbnail", f"{target}  ({size})")))
+
+
+def colors_text(colors: list[dict[str, Any]]) -> Text:
+    """The main colours of a picture, each with its share."""
+    parts = (Text.assemble(("██ ", color["hex"]), f"{color['hex']} {color['share']:.0%}") for color in colors)
+    return Text("  ").join(parts)
+
+
+def run_a_batch(api: Api) -> None:
+    """A batch is one task with many items and counts as it goes. GET .../events streams each change until the end."""
+    items = [{"text": text, "operations": ["sentiment"]} for text in guest_book(400)]
+    payload = {"task_type": "text_processing", "items": items, "concurrency": 2}
+    task_id = api.create("batch_processing", payload=payload)["id"]
+    api.show_request("GET", f"/tasks/{task_id}/events", {"stream": True})
+    watch(api, task_id)
+    outcomes = api.result_of(task_id)["items"]
+    moods = Counter(outcome["result"]["sentiment"]["label"] for outcome in outcomes)
+    worst = min(outcomes, key=lambda outcome: float(outcome["result"]["sentiment"]["compound"]))
+    counts = ", ".join(f"{count} {mood}" for mood, count in moods.most_common())
+    api.show(facts(("moods", counts), ("saddest", Text(items[worst["index"]]["text"], "italic"))))
+
+
+def watch(api: Api, task_id: int) -> None:
+    """Show each change of a task, until it has ended."""
+    began, last = time.perf_counter(), ""
+    for task in events(api, task_id):
+        progress = task["progress"] or {"percent": 0, "message": ""}
+        said = f"{progress['percent'] or 0:5.1f} %  {progress['message'] or ''}"
+        if f"{task['status']} {said}" != last:
+            last = f"{task['status']} {said}"
+            passed = f"{time.perf_counter() - began:6.2f} s  "
+            api.show(Text.assemble((passed, "dim"), status_text(f"{task['status']:<10}"), said))
+
+
+def events(api: Api, task_id: int) -> Iterator[dict[str, Any]]:
+    """The task after each change. Lines that start with `data:` carry it; a colon alone starts a keep-alive."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    task = {"id": task_id, "status": "pending"}
+    with api.client.stream("GET", f"/tasks/{task_id}/events") as answer:
+        for line in answer.iter_lines():
+            if line.startswith("data:"):
+                task = json.loads(line.removeprefix("data:"))
+                yield task
+            api.check_patience(task, deadline)
+
+
+def ask_a_language_model(api: Api) -> None:
+    """A language model behind the worker's AI_BASE_URL answers; this step is shown because AI_BASE_URL is set here too."""
+    task_id = api.create("ai_completion", payload={"prompt": "Say hello in three languages.", "max_tokens": 100})["id"]
+    result = api.result_of(task_id)
+    api.show(
+        Panel(Text(result["text"], "italic"), title=Text(result["model"]), title_align="left", border_style="green")
+    )
+
+
+# What goes wrong
+
+
+def send_what_is_wrong(api: Api) -> None:
+    """What does not fit is refused at the door with 422, every fault named; nothing is stored."""
     payload = {"text": "", "operations": ["statistics", "divination"]}
-    show_problem(api, api.create(422, payload=payload))
+    api.show(problem_panel(api.create("text_processing", 422, payload=payload)))
+    api.show(problem_panel(api.create("make_coffee", 422)))
 
 
-def send_an_unknown_task_type(api: Api) -> None:
-    """So is a task type that no executor has."""
-    show_problem(api, api.create(422, task_type="make_coffee"))
+def see_a_task_fail(api: Api) -> None:
+    """What shows only in the work is a failed task with its reason. This picture ends after its first eight bytes."""
+    task_id = api.create("image_processing", payload={"image_base64": BROKEN_PICTURE})["id"]
+    task = api.call("GET", f"/tasks/{task_id}", 200, params=LONG_POLL)
+    api.show(task_line(task))
+    if task["status"] != "failed":
+        raise CannotGoOn(f"Task {task_id} should have failed, but is {task['status']}.")
+    api.show(facts(("error", Text(f"{task['error']['type']}: {task['error']['message']}", "red"))))
+    api.call("GET", f"/tasks/{task_id}/result", 409)
+
+
+def run_out_of_time(api: Api) -> None:
+    """Every attempt can be seen. This text is too long for a limit of 5 ms, so each attempt is stopped."""
+    task_id = api.create("text_processing", payload={"text": LONG_TEXT}, timeout_seconds=0.005, max_attempts=2)["id"]
+    api.show(task_line(api.call("GET", f"/tasks/{task_id}", 200, params=LONG_POLL)))
+    table = grid(">attempt", "outcome", ">ran", ">next after", "error")
+    for item in api.call("GET", f"/tasks/{task_id}/attempts", 200)["items"]:
+        ran = f"{between(item['started_at'], item['finished_at']):.0f} ms" if item["finished_at"] else "-"
+        after = "-" if item["delay_seconds"] is None else f"{item['delay_seconds']:.2f} s"
+        table.add_row(str(item["attempt"]), str(item["outcome"]), ran, after, (item["error"] or {}).get("message", ""))
+    api.show(table)
+
+
+# Safely, later, not at all, first
 
 
 def repeat_a_request(api: Api) -> None:
     """With an Idempotency-Key a request can be repeated safely: same key and body, same task. Another body is refused."""
     key = {"Idempotency-Key": str(uuid.uuid4())}
-    first = api.create(headers=key, payload={"text": "Once is enough."})
-    again = api.create(200, headers=key, payload={"text": "Once is enough."})
+    first = api.create("text_processing", headers=key, payload={"text": "Once is enough."})
+    again = api.create("text_processing", 200, headers=key, payload={"text": "Once is enough."})
     api.show(f"task {first['id']} the first time, task {again['id']} the second time")
-    show_problem(api, api.create(422, headers=key, payload={"text": "Something else."}))
+    api.show(problem_panel(api.create("text_processing", 422, headers=key, payload={"text": "Something else."})))
 
 
 def delay_a_task(api: Api) -> None:
     """A task may wait for its time: delay_seconds, or scheduled_at. Its result is a 202 until then."""
-    task = api.create(payload={"text": "Better late than never."}, delay_seconds=1.5)
+    task = api.create("text_processing", payload={"text": "Better late than never."}, delay_seconds=2)
     api.show(task_line(task))
     api.show(as_json(api.call("GET", f"/tasks/{task['id']}/result", 202)))
     task = api.call("GET", f"/tasks/{task['id']}", 200, params=LONG_POLL)
     api.show(task_line(task))
     if task["started_at"]:
-        late = milliseconds(task["scheduled_at"], task["started_at"])
+        late = between(task["scheduled_at"], task["started_at"])
         api.show(Text(f"started {late:.0f} ms after it was due", "dim"))
 
 
 def change_and_cancel_a_task(api: Api) -> None:
     """A waiting task can be changed or cancelled; what was cancelled can be retried. A completed task never changes."""
-    task_id = api.create(payload={"text": "Not today."}, delay_seconds=3600)["id"]
+    task_id = api.create("text_processing", payload={"text": "Not today."}, delay_seconds=3600)["id"]
     api.show(task_line(api.call("PATCH", f"/tasks/{task_id}", 200, json={"priority": "high"})))
     api.show(task_line(api.call("POST", f"/tasks/{task_id}/cancel", 200)))
     api.show(task_line(api.call("POST", f"/tasks/{task_id}/retry", 200)))
-    api.show(task_line(api.call("GET", f"/tasks/{task_id}", 200, params=LONG_POLL)))
-    show_problem(api, api.call("POST", f"/tasks/{task_id}/cancel", 409))
+    api.result_of(task_id)
+    api.show(problem_panel(api.call("POST", f"/tasks/{task_id}/cancel", 409)))
 
 
 def send_in_bulk_with_priority(api: Api) -> None:
     """/tasks/bulk stores many tasks in one transaction, all or none. A higher priority (-100 to 100) starts first."""
     tag = f"{api.tag}-bulk"
-    plain = {"task_type": TASK_TYPE, "payload": {"text": LETTER}, "tags": [api.tag, tag]}
+    plain = {"task_type": "text_processing", "payload": {"text": LETTER}, "tags": [api.tag, tag]}
     ids = api.call("POST", "/tasks/bulk", 201, json={"tasks": [plain] * 49 + [plain | {"priority": "critical"}]})["ids"]
     for task_id in ids:
         api.wait(task_id)
     tasks = {task["id"]: task for task in api.call("GET", "/tasks/", 200, params={"tag": tag, "limit": 100})["items"]}
     place = 1 + sum(task["started_at"] < tasks[ids[-1]]["started_at"] for task in tasks.values())
     api.show(f"the critical task was number {len(ids)} in the bulk and started as number {place}")
+
+
+# Looking back
 
 
 def list_tasks(api: Api) -> None:
@@ -304,43 +373,6 @@ def list_tasks(api: Api) -> None:
     api.show(table)
 
 
-def run_out_of_time(api: Api) -> None:
-    """Every attempt can be seen. This text is too long for a limit of 5 ms, so each attempt is stopped."""
-    task_id = api.create(payload={"text": LONG_TEXT}, timeout_seconds=0.005, max_attempts=2)["id"]
-    task = api.call("GET", f"/tasks/{task_id}", 200, params=LONG_POLL)
-    api.show(Text.assemble(task_line(task), (f"  failure_reason {task['failure_reason']}", "dim")))
-    table = grid(">attempt", "outcome", ">ran", ">next after", "error")
-    for item in api.call("GET", f"/tasks/{task_id}/attempts", 200)["items"]:
-        ran = f"{milliseconds(item['started_at'], item['finished_at']):.0f} ms" if item["finished_at"] else "-"
-        after = "-" if item["delay_seconds"] is None else f"{item['delay_seconds']:.2f} s"
-        table.add_row(str(item["attempt"]), str(item["outcome"]), ran, after, (item["error"] or {}).get("message", ""))
-    api.show(table)
-
-
-def watch_live(api: Api) -> None:
-    """GET /tasks/ID/events is a stream of server-sent events, one for each change; it ends when the task has ended."""
-    task_id = api.create(payload={"text": LONG_TEXT}, delay_seconds=0.5)["id"]
-    show_request(api.console, "GET", f"/tasks/{task_id}/events", {})
-    began = time.perf_counter()
-    for task in events(api, task_id):
-        progress = task["progress"] or {}
-        said = f"  {progress['percent'] or 0:3.0f} %  {progress['message'] or ''}" if progress else ""
-        passed = f"{time.perf_counter() - began:6.2f} s  "
-        api.show(Text.assemble((passed, "dim"), status_text(f"{task['status']:<10}"), said))
-
-
-def events(api: Api, task_id: int) -> Iterator[dict[str, Any]]:
-    """The task after each change. Lines that start with `data:` carry it; a colon alone starts a keep-alive."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    task = {"id": task_id, "status": "scheduled"}
-    with api.client.stream("GET", f"/tasks/{task_id}/events") as answer:
-        for line in answer.iter_lines():
-            if line.startswith("data:"):
-                task = json.loads(line.removeprefix("data:"))
-                yield task
-            api.check_patience(task, deadline)
-
-
 def see_stats(api: Api) -> None:
     """GET /stats has the totals over all queues; GET /queues has them for each queue."""
     stats = api.call("GET", "/stats", 200)
@@ -350,24 +382,30 @@ def see_stats(api: Api) -> None:
     api.show(table)
 
 
+STEPS = (
+    ("Is it there?", see_health),
+    ("What can it do?", see_task_types),
+    ("Who does the work?", see_workers),
+    ("A text: create a task and wait for it", process_a_text),
+    ("A summary", summarise_a_text),
+    ("A picture: upload, thumbnail, download", change_a_picture),
+    ("A batch, watched live", run_a_batch),
+    ("A language model", ask_a_language_model),
+    ("A wrong request", send_what_is_wrong),
+    ("A task that fails", see_a_task_fail),
+    ("Attempts of a task that runs out of time", run_out_of_time),
+    ("The same request twice", repeat_a_request),
+    ("Later, please", delay_a_task),
+    ("Change, cancel, retry", change_and_cancel_a_task),
+    ("Many at once, one of them urgent", send_in_bulk_with_priority),
+    ("Find tasks again", list_tasks),
+    ("Numbers", see_stats),
+)
+
+
 def walk(api: Api) -> None:
-    """Every step, in order."""
-    steps = (
-        ("Is it there?", see_health),
-        ("What can it do?", see_task_types),
-        ("Who does the work?", see_workers),
-        ("Create a task and wait for it", create_and_wait),
-        ("A wrong payload", send_a_wrong_payload),
-        ("An unknown task type", send_an_unknown_task_type),
-        ("The same request twice", repeat_a_request),
-        ("Later, please", delay_a_task),
-        ("Change, cancel, retry", change_and_cancel_a_task),
-        ("Many at once, one of them urgent", send_in_bulk_with_priority),
-        ("Find tasks again", list_tasks),
-        ("Attempts of a task that fails", run_out_of_time),
-        ("Watch it live", watch_live),
-        ("Numbers", see_stats),
-    )
+    """Every step, in order; the language model only where there is one."""
+    steps = [step for step in STEPS if step[1] is not ask_a_language_model or os.environ.get("AI_BASE_URL")]
     for number, (title, step) in enumerate(steps, start=1):
         api.console.print()
         api.console.print(Rule(Text(f"{number}  {title}", "bold"), align="left", style="dim"))
@@ -378,7 +416,8 @@ def walk(api: Api) -> None:
 
 
 def main(
-    url: Annotated[str, typer.Option(help="Where the API listens.")] = "http://127.0.0.1:8000",
+    url: Annotated[str, typer.Option(help="Where the API listens.")] = "http://localhost:8000",
+    output: Annotated[Path, typer.Option(help="Folder for the picture that is downloaded.")] = Path("data/demo"),
 ) -> None:
     """Walk through the HTTP API of a running service, step by step.
 
@@ -387,7 +426,7 @@ def main(
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # an old terminal without UTF-8 shows question marks
     try:
-        api = Api(url, Console(highlight=False))
+        api = Api(url, Console(highlight=False), output)
         knock(api)
         walk(api)
     except CannotGoOn as reason:
@@ -396,6 +435,8 @@ def main(
         fail(f"{url} is not an address: {error}")
     except httpx.TransportError as error:
         fail(f"The API at {url} stopped answering: {error}")
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 
 def knock(api: Api) -> None:

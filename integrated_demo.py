@@ -78,9 +78,9 @@ def introduction(load: Load) -> object:
 
 
 def main(
-    seconds: Annotated[float, typer.Option(min=1, max=600, help="How long tasks are sent at a steady pace.")] = 10,
-    bulk: Annotated[int, typer.Option(min=1, max=10_000, help="Tasks in the bulk submission after that.")] = 600,
-    items: Annotated[int, typer.Option(min=1000, max=100_000, help="Items of the batch.")] = 2000,
+    seconds: Annotated[float, typer.Option(min=1, max=600, help="How long tasks are sent at a steady pace.")] = 15,
+    bulk: Annotated[int, typer.Option(min=1, max=10_000, help="Tasks in the bulk submission beside that.")] = 1500,
+    items: Annotated[int, typer.Option(min=1000, max=100_000, help="Items of the batch.")] = 4000,
     output: Annotated[Path, typer.Option(help="Folder for a picture that was made.")] = Path("data/demo"),
 ) -> None:
     """Start the service, send it work, kill a worker, show the results, and leave nothing running.

@@ -100,7 +100,7 @@ async def test_the_integrated_demo_shows_everything_and_leaves_nothing_behind(de
         r" +[\d.]+ s  task \d+ cancelled an hour before it was due",
         r" +[\d.]+ s  100 tasks in one call, on disk after \d+ ms",
         r" +[\d.]+ s  a critical task overtook \d+ that waited",
-        r" +[\d.]+ s  kill -9 worker-\d, which had \d+ tasks, the batch at \d+ of 1,000",
+        r" +[\d.]+ s  kill -9 worker-\d, which had \d+ tasks?, the batch at \d+ of 1,000",
         r" +[\d.]+ s  worker-\d has the batch after [\d.]+ s \(lease 3 s, sweep 0\.5 s\), goes on at \d+",
         r" +[\d.]+ s  the batch of 1,000 items is completed",
         r"text_processing +24 +\d+( +[\d,.]+){4}",
@@ -123,7 +123,7 @@ async def test_the_integrated_demo_shows_everything_and_leaves_nothing_behind(de
         assert re.search(rf"(?m)^{line}", said), f"{line} is missing:\n{said}"
     text = " ".join(said.split())
     assert re.search(r"all 145 acknowledged tasks have ended .*143 completed.*; lost: 0; run twice: [1-9]", text), said
-    assert re.search(r"killed with [1-9]\d* tasks; [1-9]\d* of its attempts are recorded as lost and ran again", text)
+    assert re.search(r"killed with [1-9]\d* tasks?; [1-9]\d* lost attempts? of it ran again", text)
     stored = int(re.search(r"the batch went on at item (\d+) of 1,000", text)[1])  # type: ignore[index]
     assert stored > 1, "not from the beginning"
     assert re.search(r"guest book: \d+ positive, \d+ negative, \d+ neutral", text)
@@ -244,7 +244,8 @@ async def test_the_walk_says_where_it_cannot_write(house: House) -> None:
     program = await house.start("demo.py", "--url", str(client.base_url), "--output", "taken")
     assert await program.ended(60) == 1
     line = program.said().splitlines().pop()
-    assert line.startswith("taken/thumbnail-") and line.endswith("Choose a folder with --output.")
+    assert line.startswith("taken/thumbnail-")
+    assert line.endswith("Choose a folder with --output.")
 
 
 async def test_the_walk_without_an_api_says_what_to_start(house: House, unused_port: int) -> None:
@@ -275,7 +276,7 @@ async def test_the_walk_with_a_wrong_address_says_so(house: House, url: str) -> 
     ("script", "options"),
     [
         ("demo.py", ["--url", "8000", "--output"]),
-        ("integrated_demo.py", ["--seconds", "--bulk", "600", "--items", "2000", "--output"]),
+        ("integrated_demo.py", ["--seconds", "--bulk", "1500", "--items", "4000", "--output"]),
     ],
 )
 async def test_help_tells_every_option_and_default(house: House, script: str, options: list[str]) -> None:
