@@ -74,7 +74,7 @@ async def test_a_sound_database_is_found_sound(used: Services) -> None:
 
 
 BREAKS = {
-    "status": "UPDATE tasks SET status = 'lost in thought' WHERE id = 3",
+    "status": "UPDATE tasks SET status = 'lost in thought' WHERE id = 8",
     "lease": "UPDATE tasks SET worker_id = NULL WHERE status = 'running'",
     "end": "UPDATE tasks SET finished_at = NULL WHERE id = 1",
     "reason": "UPDATE tasks SET fingerprint = NULL, failure_reason = NULL WHERE status = 'failed'",
