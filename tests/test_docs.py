@@ -39,6 +39,7 @@ DOCUMENTS = {"README.md": README, "USAGE.md": USAGE, "CHANGELOG.md": CHANGELOG}
 GLOSSARY = {
     *("task", "task_type", "payload", "queue", "priority", "rank", "attempt", "lease", "outcome", "change", "executor"),
     *("worker", "runner", "slot", "claim", "renew", "settle", "release", "sweep", "hint", "chore", "dead letter"),
+    *("breaker", "probe"),
 }
 # Words that other systems have for ours.
 FOREIGN = r"\b(jobs?|dequeued?|acked|nacked|consumers?|visibility timeout|heartbeats?)\b"
@@ -144,6 +145,7 @@ def test_every_route_has_a_curl_line() -> None:
         assert path is not None, command
         route = re.sub(r"(?<=\w)/$", "", re.sub(r"/([0-9a-f]{32}|\d+)(?=/|$)", "/{id}", path[1]))
         route = re.sub(r"^/task-types/\w+", "/task-types/{task_type}", route)
+        route = re.sub(r"(?<=^/breakers/)[^/]+", "{name}", route)
         called.add(f"{method[1] if method else 'GET'} {route}")
     assert called == {*operations(), "GET /docs", "GET /openapi.json"}
 

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api import dead_letters, events, files, health, insights, tasks
+from app.api import breakers, dead_letters, events, files, health, insights, tasks
 from app.api.errors import add_error_handlers
 from app.api.events import Streams
 from app.api.openapi import add_documentation
@@ -51,7 +51,10 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(Leniency)
     add_error_handlers(app)
-    for router in (*(tasks.router, files.router, dead_letters.router, events.router, insights.router, health.router),):
+    for router in (
+        *(tasks.router, files.router, dead_letters.router, breakers.router),
+        *(events.router, insights.router, health.router),
+    ):
         # Side by side, not nested: an included router is matched as a whole first, a tenth of the work of a request.
         app.router.routes.extend(router.routes)
     return app

@@ -16,11 +16,11 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.staticfiles import StaticFiles
 
-from app.api.schemas import BulkSubmission, Resolution, Selection, TaskPatch
+from app.api.schemas import BulkSubmission, Resolution, Selection, TaskPatch, Trip
 from app.services.executors import Executor, ExecutorRegistry, named_files
 from app.services.submissions import Submission
 
-_BODIES = (Submission, BulkSubmission, TaskPatch, Selection, Resolution)
+_BODIES = (Submission, BulkSubmission, TaskPatch, Selection, Resolution, Trip)
 _REFERENCE = "#/components/schemas/{model}"
 _PREFIX = "Submission."
 _DEFINITION = re.compile(r'"#/\$defs/([^"]+)"')

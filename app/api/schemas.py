@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.core.fingerprint import FINGERPRINT
 from app.core.retry import RetryKind
 from app.core.task import LARGEST_INTEGER, Attempt, FailureReason, Status, Task
+from app.services.executors import LONGEST_WAIT_SECONDS
 from app.services.submissions import MaxAttempts, Metadata, Name, Priority, Submission, Tags, When
 
 OPTIONS = orjson.OPT_UTC_Z
@@ -155,6 +156,17 @@ class Resolution(Selection):
     """Which dead letters are dealt with, and how."""
 
     note: str | None = Field(None, min_length=1, max_length=1000, description="For whoever looks at the task later.")
+
+
+class Trip(BaseModel):
+    """Why a breaker is to be open, and for how long."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    reason: str = Field(min_length=1, max_length=500, description="For whoever wonders why tasks wait.")
+    seconds: float | None = Field(
+        None, gt=0, le=LONGEST_WAIT_SECONDS, allow_inf_nan=False, description="Left out: until it is reset."
+    )
 
 
 class Pending(BaseModel):

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from app.core.breaker import Circuit
 from app.core.lifecycle import Change
 from app.core.task import ClaimedTask, NewTask, Task
 
@@ -136,6 +137,41 @@ class FileStored:
 @dataclass(frozen=True, slots=True)
 class FilesRemoved:
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerOpened:
+    """A dependency failed too often, or a probe of it did."""
+
+    circuit: Circuit
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerProbed:
+    """Its open time is over; some tasks were let through to try."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerClosed:
+    """A probe succeeded, or the time was over for which a person had tripped it."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerTripped:
+    """A person opened it."""
+
+    circuit: Circuit
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerReset:
+    """A person closed it."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,15 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Errored:
-    """The executor raised. `retryable` is False for what cannot get better; `after` overrides the policy's delay."""
+    """The executor raised. `retryable` is False for what cannot get better; `after` overrides the policy's delay;
+    `dependency` names what it needs and what did not work, None where it failed for another reason."""
 
     type: str
     message: str
     traceback: str | None = None
     retryable: bool = True
     after_seconds: float | None = None
+    dependency: str | None = None
     word = "error"
 
 

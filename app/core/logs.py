@@ -9,7 +9,7 @@ import structlog
 
 from app.core import events
 from app.core.events import EventBus
-from app.core.task import Status
+from app.core.task import Status, TaskError
 
 FEW = 4
 """Up to this many tasks in one event get a line each; more share one, so that logging never costs more than the work."""
@@ -83,6 +83,11 @@ class LogSubscriber:
                 lambda event: self._log.info("file stored", file=event.id, size=event.size, task=event.task_id),
             ),
             (events.FilesRemoved, lambda event: self._log.info("files removed", files=event.count)),
+            (events.BreakerOpened, self._breaker_opened("breaker opened")),
+            (events.BreakerTripped, self._breaker_opened("breaker tripped by hand")),
+            (events.BreakerProbed, lambda event: self._log.info("breaker tries again", breaker=event.name)),
+            (events.BreakerClosed, lambda event: self._log.info("breaker closed", breaker=event.name)),
+            (events.BreakerReset, lambda event: self._log.info("breaker reset by hand", breaker=event.name)),
             (events.WorkerStarted, self._worker_started),
             (events.WorkerStopping, self._worker_stopping),
             (events.WorkerStopped, lambda event: self._log.info("worker stopped", worker=event.worker_id)),
@@ -126,6 +131,8 @@ class LogSubscriber:
                 fields["again_in_seconds"] = round(change.delay_seconds, 2)
             if change.failure_reason is not None:
                 fields["reason"] = str(change.failure_reason)
+            if change.error is not None and _unforeseen(change.error):
+                fields["traceback"] = change.error.traceback
             expected = change.error is None or change.status is Status.CANCELLED
             write = self._log.info if expected else self._log.warning
             write("released" if change.status is Status.PENDING else str(change.status), **fields)
@@ -142,6 +149,14 @@ class LogSubscriber:
 
     def _expired(self, event: events.TasksExpired) -> None:
         self._log.warning("expired before they started", tasks=list(event.ids[:20]), count=len(event.ids))
+
+    def _breaker_opened(self, what: str) -> Callable[[Any], None]:
+        def write(event: events.BreakerOpened | events.BreakerTripped) -> None:
+            circuit = event.circuit
+            until = circuit.open_until.isoformat() if circuit.open_until else "it is reset"
+            self._log.warning(what, breaker=circuit.name, reason=str(circuit.reason)[:200], until=until)
+
+        return write
 
     def _worker_started(self, event: events.WorkerStarted) -> None:
         self._log.info(
@@ -170,3 +185,10 @@ class LogSubscriber:
 
     def _store_troubled(self, event: events.StoreTroubled) -> None:
         self._log.warning("the database cannot be used now, trying again", what=event.what, reason=event.reason)
+
+
+def _unforeseen(error: TaskError) -> bool:
+    """Whether its traceback tells more than its message: an executor that gives a reason has said what there is to say,
+    unless another error made it."""
+    caused = "\nThe above exception was the direct cause of the following exception:\n" in (error.traceback or "")
+    return error.traceback is not None and (caused or error.type not in ("Fail", "Retry"))

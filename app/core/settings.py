@@ -13,6 +13,8 @@ from app.core.retry import RetryPolicy
 Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86400, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=1)]
 
+LEAST_RUNNER_BYTES = 64 * 2**20
+
 SHIPPED_EXECUTORS = (
     "app.workers.executors.ai_completion",
     "app.workers.executors.ai_summarization",
@@ -66,6 +68,16 @@ class Settings(BaseSettings):
     )
     max_wait_seconds: Seconds = Field(60, description="Longest `?wait=` of a request.")
 
+    runner_memory_bytes: int = Field(
+        0,
+        ge=0,
+        description="Most memory of its own that a runner, and each process it starts, may have; 0 is no limit.",
+    )
+    runner_max_tasks: int = Field(0, ge=0, description="Attempts after which a runner is replaced; 0 is never.")
+    runner_max_memory_bytes: int = Field(
+        512 * 2**20, ge=0, description="A runner that has more in use after an attempt is replaced; 0 is never."
+    )
+
     retention_completed_seconds: Seconds = Field(7 * 86400, description="How long completed tasks are kept.")
     retention_failed_seconds: Seconds = Field(30 * 86400, description="How long failed and cancelled tasks are kept.")
 
@@ -117,6 +129,13 @@ class Settings(BaseSettings):
         if self.retry_base_seconds > self.retry_ceiling_seconds:
             raise ValueError("RETRY_BASE_SECONDS must not be above RETRY_CEILING_SECONDS")
         return self
+
+    @field_validator("runner_memory_bytes")
+    @classmethod
+    def _enough_to_start(cls, value: int) -> int:
+        if 0 < value < LEAST_RUNNER_BYTES:
+            raise ValueError(f"must be 0 or at least {LEAST_RUNNER_BYTES}: a runner needs a third of that to start")
+        return value
 
     @field_validator("sweep_seconds", "lease_seconds")
     @classmethod

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.errors import SchemaError
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration. Known here so that a start on an up-to-date database need not load Alembic at all."""
 LOCK_DEADLINE_SECONDS = 60.0
 

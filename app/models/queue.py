@@ -54,11 +54,13 @@ _held = (
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The first waiting task of one (queue, task_type) pair: its place in the order of work."""
+    """The first waiting task of one (queue, task_type) pair: its place in the order of work. `breakers`: some circuit
+    breaker has a row, so whoever claims must look at those."""
 
     queue: str
     task_type: str
     rank: int
+    breakers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +102,14 @@ WITH RECURSIVE heads (queue, task_type, rank) AS (
      ORDER BY queue, task_type, rank, id LIMIT 1)
   )
 )
-SELECT queue, task_type, rank FROM heads
+SELECT queue, task_type, rank, EXISTS (SELECT 1 FROM breakers) FROM heads
 WHERE NOT EXISTS (SELECT 1 FROM queues WHERE name = heads.queue AND paused)
 """)
 
 
 async def waiting_heads(connection: AsyncConnection) -> list[Head]:
     """The first waiting task of every (queue, task_type) pair that has any, paused queues left out."""
-    return [Head(*row) for row in await connection.execute(_heads)]
+    return [Head(row[0], row[1], row[2], bool(row[3])) for row in await connection.execute(_heads)]
 
 
 @cache

@@ -19,6 +19,7 @@ from sqlalchemy import (
     text,
 )
 
+from app.core.breaker import BreakerState
 from app.core.file import Role
 from app.core.task import TERMINAL, UNFINISHED, FailureReason, Status
 from app.models.types import Moment, Names, RowId, Word
@@ -184,4 +185,23 @@ queues = Table(
     metadata,
     Column("name", String(64), primary_key=True),
     Column("paused", Boolean(create_constraint=False), nullable=False, server_default=false()),
+)
+
+# Only breakers that are not closed, or have failures on record: a service in good health has no row.
+breakers = Table(
+    "breakers",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("state", Word(BreakerState), nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("window_started_at", Moment),
+    Column("trips", Integer, nullable=False),
+    Column("opened_at", Moment),
+    Column("open_until", Moment),
+    Column("reason", Text),
+    Column("tripped_by_hand", Boolean(create_constraint=False), nullable=False),
+    Column("let_through", Text, nullable=False),
+    CheckConstraint(f"state IN ({_listed(tuple(BreakerState))})", name="state"),
+    CheckConstraint("state = 'closed' OR opened_at IS NOT NULL", name="open_has_moment"),
+    sqlite_with_rowid=False,
 )

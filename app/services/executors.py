@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property
 from importlib.metadata import entry_points
@@ -24,6 +24,7 @@ from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema, to_json
 
+from app.core.breaker import Breaker
 from app.core.errors import PluginError, TooLarge
 from app.core.file import ANY_TYPE, FILE_ID, StoredFile, label_of
 from app.core.retry import RetryPolicy
@@ -63,6 +64,21 @@ class Snooze(Exception):
     def __init__(self, after: float | timedelta, reason: str = "the executor snoozed") -> None:
         super().__init__(reason)
         self.after = _seconds(after)
+
+
+class DependencyDown(Exception):
+    """Raise it when what the executor needs does not work: the attempt failed, and its circuit breaker counts it.
+
+    `name` is the dependency, None the one of the executor's own `breaker`. `after` (seconds, or a timedelta) is the wait
+    before the next attempt; without it the policy decides. Either way the task then waits for the breaker, if it is open.
+    """
+
+    def __init__(self, reason: str, name: str | None = None, after: float | timedelta | None = None) -> None:
+        super().__init__(reason)
+        if name is not None and not NAME.fullmatch(name):
+            raise ValueError(f"name must match {NAME.pattern}, not {name!r}")
+        self.name = name
+        self.after = None if after is None else _seconds(after)
 
 
 class Fail(Exception):
@@ -338,7 +354,7 @@ class Executor:
     """One kind of work: which function does it, what it takes, how often and how long it may try.
 
     None for `max_attempts`, `timeout_seconds` or `retry` means the service's setting. An attempt that raised one of
-    `fail_on` is not tried again; where there is a `retry_on`, only one that raised one of those is.
+    `fail_on` is not tried again; where there is a `retry_on`, only one that raised one of those is. `breaker` has a name.
     """
 
     task_type: str
@@ -350,12 +366,24 @@ class Executor:
     example: Mapping[str, Any] | None = None
     retry_on: tuple[type[Exception], ...] = ()
     fail_on: tuple[type[Exception], ...] = ()
+    breaker: Breaker | None = None
 
     def retries(self, error: BaseException) -> bool:
         """Whether an attempt that raised `error` may be tried again."""
         if isinstance(error, self.fail_on):
             return False
         return not self.retry_on or isinstance(error, self.retry_on)
+
+    @property
+    def dependency(self) -> str:
+        """The name of the breaker that its tasks wait for: its own, or one under its task type that a person tripped."""
+        return (self.breaker and self.breaker.name) or self.task_type
+
+    def dependency_down(self, error: BaseException) -> str | None:
+        """The dependency that made an attempt fail which raised `error`; None where it failed for another reason."""
+        if isinstance(error, DependencyDown):
+            return error.name or self.dependency
+        return self.dependency if self.breaker is not None and self.breaker.counts(error) else None
 
     @property
     def shares_runner(self) -> bool:
@@ -395,6 +423,7 @@ def executor(
     retry: RetryPolicy | None = None,
     retry_on: Sequence[type[Exception]] = (),
     fail_on: Sequence[type[Exception]] = (),
+    breaker: Breaker | None = None,
     example: Mapping[str, Any] | None = None,
 ) -> Callable[[Function], Function]:
     """Mark a function `(payload, context) -> JSON` as the executor of `task_type`. It stays a plain function.
@@ -402,7 +431,8 @@ def executor(
     The payload model is the contract: submissions that do not fit it are refused. The function may be `def` (runs alone
     in its runner) or `async def` (shares one). Raises PluginError, at import, for a name or a limit that makes no sense, and
     for a function that cannot be called like that. An `example` must fit the model; it is checked when it is loaded.
-    `retry_on` and `fail_on` say which exceptions are worth another attempt; without them all are.
+    `retry_on` and `fail_on` say which exceptions are worth another attempt; without them all are. While its `breaker` is
+    open, tasks of this type wait.
     """
     if not NAME.fullmatch(task_type):
         raise PluginError(f"task_type {task_type!r} must match {NAME.pattern}")
@@ -415,12 +445,16 @@ def executor(
     for kind in (*retry_on, *fail_on):
         if not (isinstance(kind, type) and issubclass(kind, Exception)):
             raise PluginError(f"executor {task_type!r}: retry_on and fail_on take classes of exceptions, not {kind!r}")
+    if breaker is not None:
+        breaker = replace(breaker, name=breaker.name or task_type)
+        if not NAME.fullmatch(str(breaker.name)):
+            raise PluginError(f"executor {task_type!r}: the breaker's name {breaker.name!r} must match {NAME.pattern}")
 
     def mark(function: Function) -> Function:
         _check_function(task_type, function)
         made = Executor(
             *(task_type, function, payload, max_attempts, timeout_seconds, retry, example),
-            *(tuple(retry_on), tuple(fail_on)),
+            *(tuple(retry_on), tuple(fail_on), breaker),
         )
         setattr(function, MARK, made)
         return function
@@ -455,6 +489,8 @@ class ExecutorRegistry(Mapping[str, Executor]):
     def __init__(self, executors: Mapping[str, Executor], modules: Sequence[str] = ()) -> None:
         self._executors = dict(sorted(executors.items()))
         self.modules = tuple(modules)
+        self.breakers = {str(one.breaker.name): one.breaker for one in self._executors.values() if one.breaker}
+        """The rule of every breaker that is declared, by name."""
 
     def __getitem__(self, task_type: str) -> Executor:
         return self._executors[task_type]
@@ -496,6 +532,7 @@ def load_executors(module_names: Sequence[str]) -> ExecutorRegistry:
             if taken is not None and taken.function is not one.function:
                 _refuse(module_name, f"cannot be loaded: {_claimed_twice(taken, one)}")
             _check_model(module_name, one)
+            _check_breaker(module_name, one, found)
             found[one.task_type] = one
     return ExecutorRegistry(found, module_names)
 
@@ -505,6 +542,16 @@ def _claimed_twice(first: Executor, second: Executor) -> str:
     if one.__module__ == other.__module__:
         return f"task_type {first.task_type!r} is claimed by two functions, {one.__name__} and {other.__name__}"
     return f"task_type {first.task_type!r} is already taken by {one.__module__!r}{_origin(one.__module__)}"
+
+
+def _check_breaker(module_name: str, one: Executor, found: Mapping[str, Executor]) -> None:
+    """Who shares a breaker must agree on its rule, but for the exceptions: those are a matter of each one's library."""
+    for other in found.values():
+        if one.breaker is None or other.breaker is None or one.breaker.name != other.breaker.name:
+            continue
+        if replace(one.breaker, on=()) != replace(other.breaker, on=()):
+            both = f"executors {other.task_type!r} and {one.task_type!r}"
+            _refuse(module_name, f"cannot be loaded: {both} declare breaker {one.breaker.name!r} differently")
 
 
 def _check_model(module_name: str, one: Executor) -> None:

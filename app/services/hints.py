@@ -17,6 +17,8 @@ class HintSubscriber:
         bus.subscribe(events.TasksRequeued, self._work_and_change)
         bus.subscribe(events.TasksPromoted, self._work_and_change)
         bus.subscribe(events.TasksSettled, self._settled)
+        bus.subscribe(events.BreakerClosed, self._work)
+        bus.subscribe(events.BreakerReset, self._work)
         bus.subscribe(events.TaskCancelRequested, self._cancel)
         for kind in (
             events.TasksClaimed,

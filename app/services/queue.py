@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from random import Random
 
 from app.core import lifecycle
+from app.core.breaker import Verdict
 from app.core.events import EventBus, LeasesRefused, Settlement, TaskProgressed, TasksClaimed, TasksSettled
 from app.core.lifecycle import Change, Completed, Outcome, Policy
 from app.core.retry import RetryPolicy
@@ -17,6 +18,7 @@ from app.models import files as file_rows
 from app.models import queue as rows
 from app.models.database import Connection, Database
 from app.models.queue import Completion, Head, Lease, Renewal
+from app.services.breakers import Board, Breakers
 from app.services.executors import ExecutorRegistry
 
 MOST_PAIRS = 64
@@ -58,7 +60,7 @@ Choose = Callable[[Sequence[Head]], Sequence[Wish]]
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """What came of one exchange: new work, checkpoints of earlier attempts by task id. Where nothing was claimed,
-    `next_due_at` is when the next delayed task is due, None if there is none."""
+    `next_due_at` is when the next delayed task is due or the next breaker may be tried, None if neither is to come."""
 
     claimed: tuple[ClaimedTask, ...] = ()
     checkpoints: dict[int, list[JsonText]] = field(default_factory=dict)
@@ -69,11 +71,18 @@ class TaskQueue:
     """The worker's side of the tasks. Nothing here knows processes; every write is fenced by the lease."""
 
     def __init__(
-        self, database: Database, bus: EventBus, registry: ExecutorRegistry, settings: Settings, random: Random
+        self,
+        database: Database,
+        bus: EventBus,
+        registry: ExecutorRegistry,
+        breakers: Breakers,
+        settings: Settings,
+        random: Random,
     ) -> None:
         self._database = database
         self._bus = bus
         self._registry = registry
+        self._breakers = breakers
         self._settings = settings
         self._random = random
         self._clock = database.clock()
@@ -92,14 +101,20 @@ class TaskQueue:
         now = self._clock()
         changes: list[Change] = []
         exchange = Exchange()
+        heads: list[Head] = []
         async with self._database.write(durable=bool(ended)) as connection:
             if ended:
                 changes = await self._settle(connection, worker_id, ended, now)
             if choose is not None:
-                exchange = await self._claim(connection, worker_id, choose, queues, now)
+                heads = await self._heads(connection, queues, now)
+            board = await self._breakers.board(connection, self._verdicts(ended, changes), heads, now)
+            if choose is not None:
+                exchange = await self._claim(connection, worker_id, choose, heads, board, now)
         self._tell(worker_id, ended, changes)
         if exchange.claimed:
             self._bus.publish(TasksClaimed(worker_id, exchange.claimed))
+        for event in board.events:
+            self._bus.publish(event)
         return exchange
 
     async def renew(self, leases: Iterable[Lease]) -> list[Renewal]:
@@ -184,23 +199,51 @@ class TaskQueue:
         if history:
             await rows.record_attempts(connection, history)
 
-    async def _claim(
-        self, connection: Connection, worker_id: str, choose: Choose, queues: Sequence[str], now: datetime
-    ) -> Exchange:
+    def _verdicts(self, ended: Sequence[Ended], changes: Sequence[Change]) -> list[Verdict]:
+        """What the attempts that were still ours say of their dependencies."""
+        if not self._registry.breakers:
+            return []
+        settled = {(change.id, change.lease) for change in changes}
+        ours = (one for one in ended if (one.task.id, one.task.lease) in settled)
+        found = (self._breakers.verdict(one.task, one.outcome) for one in ours)
+        return [verdict for verdict in found if verdict is not None]
+
+    async def _heads(self, connection: Connection, queues: Sequence[str], now: datetime) -> list[Head]:
         await chore_rows.promote_due(connection, now, PROMOTED_A_CLAIM)
-        heads = [
+        return [
             head
             for head in await rows.waiting_heads(connection)
             if head.task_type in self._registry and (not queues or head.queue in queues)
         ]
-        heads = sorted(heads, key=lambda head: head.rank)[:MOST_PAIRS]
+
+    async def _claim(
+        self,
+        connection: Connection,
+        worker_id: str,
+        choose: Choose,
+        heads: Sequence[Head],
+        board: Board,
+        now: datetime,
+    ) -> Exchange:
+        heads = sorted(await board.passing(heads), key=lambda head: head.rank)[:MOST_PAIRS]
         until = now + timedelta(seconds=self._settings.lease_seconds)
         claimed: list[ClaimedTask] = []
         for wish in choose(heads) if heads else ():
-            claimed += await rows.claim(connection, wish.pairs, wish.room, worker_id, now, until)
+            room = wish.room
+            for pairs, breaker in board.parts(wish.pairs):
+                places = room if breaker is None else min(room, board.places[breaker])
+                if places:
+                    taken = await rows.claim(connection, pairs, places, worker_id, now, until)
+                    await board.let_through(breaker, taken)
+                    claimed += taken
+                    room -= len(taken)
         again = [task.id for task in claimed if task.lease > 1]
         checkpoints = await rows.checkpoints_of(connection, again) if again else {}
-        return Exchange(tuple(claimed), checkpoints, None if claimed else await chore_rows.next_due(connection))
+        return Exchange(tuple(claimed), checkpoints, None if claimed else await self._next_due(connection, board))
+
+    async def _next_due(self, connection: Connection, board: Board) -> datetime | None:
+        moments = (await chore_rows.next_due(connection), board.until)
+        return min((moment for moment in moments if moment is not None), default=None)
 
     def _tell(self, worker_id: str, ended: Sequence[Ended], changes: Sequence[Change]) -> None:
         by_lease = {(one.task.id, one.task.lease): one for one in ended}

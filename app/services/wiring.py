@@ -10,6 +10,7 @@ from app.core.events import EventBus
 from app.core.logs import LogSubscriber
 from app.core.settings import Settings
 from app.models.database import Database
+from app.services.breakers import Breakers
 from app.services.chores import Chores
 from app.services.dead_letters import DeadLetters
 from app.services.executors import ExecutorRegistry, installed_modules, load_executors
@@ -39,6 +40,7 @@ class Services:
     queue: TaskQueue
     chores: Chores
     dead_letters: DeadLetters
+    breakers: Breakers
     insights: Insights
     workers: WorkerBook
     watcher: ChangeWatcher
@@ -60,7 +62,8 @@ async def open_services(settings: Settings, *, clock: Clock = system_clock) -> A
         wakeup = open_wakeup(database.path.resolve())
         HintSubscriber(bus, wakeup)
         random = Random()  # noqa: S311 jitter, not secrets
-        queue = TaskQueue(database, bus, registry, settings, random)
+        breakers = Breakers(database, bus, registry, random)
+        queue = TaskQueue(database, bus, registry, breakers, settings, random)
         files = FileService(database, bus, settings)
         services = Services(
             settings=settings,
@@ -74,6 +77,7 @@ async def open_services(settings: Settings, *, clock: Clock = system_clock) -> A
             queue=queue,
             chores=Chores(database, queue, files, bus, settings, random),
             dead_letters=DeadLetters(database, bus, settings.priority_step_seconds),
+            breakers=breakers,
             insights=Insights(database, settings),
             workers=WorkerBook(database),
             watcher=ChangeWatcher(database, wakeup, settings.poll_seconds),

@@ -11,9 +11,10 @@ Runner to worker:
     broken    "why they cannot be loaded"
     running   [[id, lease, seconds_ago], ...] attempts that have begun
     done      [[id, lease, run_seconds, outcome, ...], ...]   see `runner.py` for what follows each outcome
+    memory    bytes in use, beside every `done`
     returned  [[id, lease], ...]              recalled, never begun
     progress  [[id, lease, progress], ...]    the newest of each, as JSON text
-    log       [[id, lease, message, fields], ...]
+    log       [[id, lease, message, fields], ...]   fields are short JSON values by name
     checkpoint [[number, id, lease, data], ...]
     file      [[number, id, lease, file, temporary], ...]     written files that belong to the attempt's task from now on
 """

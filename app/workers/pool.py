@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,28 +14,62 @@ from app.core.clock import Clock
 from app.core.events import EventBus, RunnerDied, RunnerStarted
 from app.core.file import StoredFile
 from app.core.lifecycle import Lost, Outcome, Released
-from app.core.slots import Kind
+from app.core.slots import Kind, Load
 from app.core.task import ClaimedTask, JsonText
 from app.models.queue import Head, Lease
 from app.services.executors import ExecutorRegistry, RunnerSetup
 from app.services.queue import Ended, Wish
 from app.workers.frames import file_from_wire
+from app.workers.oom import OomKills
 from app.workers.outcomes import NOT_RENEWED, SHUTDOWN, TIME_LIMIT, outcome_of_stop, reported
 from app.workers.process import Given, RunnerProcess
 
 PATIENCE_SECONDS = 1.0
 """What was claimed ahead and has not begun after this long is given back for others to run."""
+OUR_LOG_NAMES = frozenset(
+    (
+        *("event", "level", "timestamp", "logger", "task", "type", "queue", "attempt", "worker"),
+        *(
+            "exc_info",
+            "exception",
+            "exc_text",
+            "stack",
+            "stack_info",
+            "positional_args",
+            "self",
+            "args",
+            "kw",
+            "method_name",
+        ),
+    )
+)
+"""What a log line says by itself, or what means something to who writes it; a field of the same name gets a prefix."""
 QUICK_DEATH_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
+class RunnerLimits:
+    """What one runner may use, and when it is replaced; 0 is no limit.
+
+    memory_bytes      what the kernel gives it at most
+    most_tasks        attempts after which another runner takes its place
+    most_memory_bytes memory in use after an attempt above which another runner takes its place
+    """
+
+    memory_bytes: int = 0
+    most_tasks: int = 0
+    most_memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class PoolOptions:
-    """How many runners, how each is started, and how long one has to obey."""
+    """How many runners, how each is started, how long one has to obey, and what it may use."""
 
     processes: int
     setup: RunnerSetup
     stop_grace_seconds: float
+    limits: RunnerLimits = RunnerLimits()
 
 
 class RunnerPool:
@@ -66,6 +100,7 @@ class RunnerPool:
         self._background: set[asyncio.Task[None]] = set()
         self._pause_seconds = 0.0
         self._closing = False
+        self._oom_kills = OomKills()
         self._log = structlog.get_logger("app.executor")
         self.ended: list[Ended] = []
         self.progress: dict[Lease, JsonText] = {}
@@ -92,7 +127,7 @@ class RunnerPool:
         kinds = [self._kind(head.task_type) for head in heads]
         self._drain_one(kinds)
         room = slots.room(
-            [runner.load for runner in self._runners],
+            [self._load(runner) for runner in self._serving],
             kinds,
             concurrency=self._options.setup.concurrency,
             plain_ahead=self._ahead(heads, "plain"),
@@ -111,15 +146,34 @@ class RunnerPool:
         return sum(given.task.runs_alone for given in self._waiting)
 
     def _drain_one(self, next_kinds: Sequence[Kind]) -> None:
-        place = slots.to_drain([runner.load for runner in self._runners], next_kinds, waiting_alone=self._waiting_alone)
+        serving = self._serving
+        place = slots.to_drain([self._load(one) for one in serving], next_kinds, waiting_alone=self._waiting_alone)
         if place is not None:
-            self._runners[place].draining = True
+            serving[place].draining = True
+
+    @property
+    def _serving(self) -> list[RunnerProcess]:
+        """The runners that have a future: one that is about to be replaced will never have room again."""
+        return [runner for runner in self._runners if not runner.retiring]
+
+    def _load(self, runner: RunnerProcess) -> Load:
+        load = runner.load
+        return replace(load, reserved=True) if self._used_up(runner) else load
+
+    def _waits_for_shared(self, runner: RunnerProcess) -> bool:
+        """Whether it takes nothing more although there is room beside its last attempts, which may last for hours."""
+        return self._used_up(runner) and runner.load.shared > 0
+
+    def _used_up(self, runner: RunnerProcess) -> bool:
+        """Whether it has, with what is inside, all the attempts it may have."""
+        most = self._options.limits.most_tasks
+        return bool(most) and runner.finished + len(runner.given) >= most
 
     @property
     def has_room(self) -> bool:
         """False when no runner could take anything, whatever waits: then the store need not be asked."""
         room = slots.room(
-            [runner.load for runner in self._runners],
+            [self._load(runner) for runner in self._serving],
             ("shared", "plain"),
             concurrency=self._options.setup.concurrency,
             plain_ahead=slots.ahead(self._quickest("plain")),
@@ -177,8 +231,10 @@ class RunnerPool:
     def tick(self) -> None:
         """Look at the clocks: time limits, graces, attempts that wait behind something slow."""
         now = time.monotonic()
-        for runner in self._runners:
+        for runner in list(self._runners):
             self._enforce(runner, now)
+            if self._waits_for_shared(runner):
+                self._retire_if_worn(runner, 0, False)
             if any(given.began is None and now - given.given_at > PATIENCE_SECONDS for given in runner.given.values()):
                 runner.recall()
         self._place_waiting()
@@ -208,18 +264,23 @@ class RunnerPool:
                 if given
                 else {}
             )
-            self._log.info(text, task=id_, **where, worker=self._worker_id, fields=fields)
+            self._log.info(text, task=id_, **where, worker=self._worker_id, **_own_names(fields))
         for number, id_, lease, data in message.get("checkpoint", ()):
             self._in_background(self._checkpoint(runner, number, id_, lease, JsonText(data)))
         for number, id_, lease, file, temporary in message.get("file", ()):
             self._in_background(self._keep(runner, number, id_, lease, file_from_wire(file), temporary))
+        out_of_memory = False
         for id_, lease, seconds, *words in message.get("done", ()):
             if given := runner.take((id_, lease)):
+                runner.finished += 1
                 self._learn(given.task.task_type, seconds)
                 self._end(given, reported(given, words), seconds)
+                out_of_memory = out_of_memory or words[:2] == ["error", "MemoryError"]
         for id_, lease in message.get("returned", ()):
             if given := runner.take((id_, lease)):
                 self._end(given, Released("it had not begun"), None)
+        if "done" in message:
+            self._retire_if_worn(runner, message.get("memory", 0), out_of_memory)
         if "done" in message or "returned" in message:
             self._place_waiting()
             self._wake()
@@ -228,11 +289,12 @@ class RunnerPool:
         inside = list(runner.given.values())
         runner.given.clear()
         self._runners.remove(runner)
-        if runner.guilty is None and not self._closing:
+        expected = self._closing or runner.guilty is not None or (runner.retiring and not inside)
+        if not expected:
             self._bus.publish(RunnerDied(self._worker_id, runner.pid, evidence, len(inside)))
         for given in inside:
             self._end(given, self._outcome_of_death(runner, given, evidence, alone=len(inside) == 1), None)
-        if not self._closing:
+        if not self._closing and not runner.retiring:  # else its successor is there, or on its way
             self._in_background(self._replace(runner))
         self._wake()
 
@@ -275,12 +337,12 @@ class RunnerPool:
 
     def _runner_for(self, given: Given) -> RunnerProcess | None:
         if given.task.runs_alone:
-            return next((runner for runner in self._runners if runner.load.idle), None)
-        fitting = [runner for runner in self._runners if self._fits(runner, given.kind)]
+            return next((runner for runner in self._serving if self._load(runner).idle), None)
+        fitting = [runner for runner in self._serving if self._fits(runner, given.kind)]
         return min(fitting, key=lambda runner: len(runner.given), default=None)
 
     def _fits(self, runner: RunnerProcess, kind: Kind) -> bool:
-        load = runner.load
+        load = self._load(runner)
         if load.reserved:
             return False
         if kind == "plain":
@@ -337,10 +399,10 @@ class RunnerPool:
             yield from runner.given.values()
 
     async def _start_runner(self) -> None:
-        runner = RunnerProcess(self)
+        runner = RunnerProcess(self, oom_kills=self._oom_kills)
         self._runners.append(runner)
         try:
-            await runner.start(self._options.setup)
+            await runner.start(self._options.setup, self._options.limits.memory_bytes)
         except OSError:
             self._runners.remove(runner)
             raise
@@ -349,6 +411,28 @@ class RunnerPool:
         # One that dies as soon as it starts would otherwise be started again for ever, at full speed.
         if not dead.ready or time.monotonic() - dead.started_at < QUICK_DEATH_SECONDS:
             await self._pause()
+        await self._start_another()
+
+    def _retire_if_worn(self, runner: RunnerProcess, memory_bytes: int, out_of_memory: bool) -> None:
+        limits = self._options.limits
+        if out_of_memory:
+            reason = "an attempt ran out of memory"
+        elif 0 < limits.most_memory_bytes < memory_bytes:
+            reason = f"{memory_bytes} bytes in use"
+        elif 0 < limits.most_tasks <= runner.finished or self._waits_for_shared(runner):
+            reason = f"{runner.finished} attempts"
+        else:
+            reason = None
+        # What is still in runners that retire runs beside what their successors take: no more of it than is in all others.
+        crowded = len(self._runners) - len(self._serving) >= self._options.processes
+        if reason and not (runner.retiring or crowded or self._closing):
+            runner.retiring = True
+            structlog.get_logger("app.runner").info("runner replaced", pid=runner.pid, reason=reason)
+            self._in_background(self._start_another())
+        if runner.retiring and not runner.given:
+            runner.kill()
+
+    async def _start_another(self) -> None:
         while not self._closing:
             try:
                 await self._start_runner()
@@ -365,3 +449,8 @@ class RunnerPool:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _own_names(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of `context.log` under names that no part of a log line has."""
+    return {f"field_{name}" if name in OUR_LOG_NAMES or name[:1] == "_" else name: fields[name] for name in fields}

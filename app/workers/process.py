@@ -2,13 +2,16 @@
 
 import asyncio
 import codecs
+import contextlib
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -17,8 +20,19 @@ from app.core.slots import AHEAD_SECONDS, Kind, Load
 from app.core.task import ClaimedTask, JsonText
 from app.services.executors import RunnerSetup
 from app.workers.frames import FrameBuffer, encode
+from app.workers.guard import END, OUT_OF_MEMORY_STATUS
+from app.workers.oom import OomKills
+from app.workers.output import unmarked
 
 LONGEST_LINE = 8192
+KILL_PATIENCE_SECONDS = 3.0
+"""A guard that has not obeyed by then is killed itself."""
+HANG_UP_SECONDS = 0.5
+"""A runner that dies hangs up first; one that lives on this long without its socket is of no use."""
+RECENT = 256
+"""Attempts that are over and may still have lines on their way."""
+LAST_WORDS_SECONDS = 0.5
+OUT_OF_MEMORY_KILL = ", the kernel's, for want of memory: its control group has just counted one more"
 OUTPUT_LINES_A_SECOND = 50
 """What user code prints goes to the log, up to this many lines a second of each runner; the rest is counted."""
 
@@ -92,11 +106,19 @@ class OutputLog:
 
 
 class RunnerProcess(asyncio.Protocol):
-    """A child process that runs executors. `gone` is called exactly once, when it has ended for whatever reason."""
+    """A child process that runs executors. `gone` is called exactly once, when it has ended for whatever reason.
 
-    def __init__(self, owner: Owner, output: Output | None = None) -> None:
+    The child is a guard (`guard.py`), the runner is a child of that: what is left when `gone` is called is nothing, not
+    even what user code has started.
+    """
+
+    def __init__(self, owner: Owner, output: Output | None = None, oom_kills: OomKills | None = None) -> None:
         self._owner = owner
         self._output = output or OutputLog()
+        self._oom_kills = oom_kills
+        self._broke: str | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        self._recent: deque[Given] = deque(maxlen=RECENT)
         self._frames = FrameBuffer()
         self._transport: asyncio.WriteTransport | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -104,18 +126,21 @@ class RunnerProcess(asyncio.Protocol):
         self.given: dict[tuple[int, int], Given] = {}
         self.ready = False
         self.draining = False
+        self.retiring = False
+        self.finished = 0
         self.guilty: Given | None = None
         self.started_at = time.monotonic()
         self._concurrency = 1
         self._recalled = False
 
-    async def start(self, setup: RunnerSetup) -> None:
-        """Start the child. It is `ready` once it has loaded its executors."""
+    async def start(self, setup: RunnerSetup, memory_bytes: int = 0) -> None:
+        """Start the child. It is `ready` once it has loaded its executors. The kernel gives it, and each process that it
+        starts, no more than `memory_bytes`; 0 is no limit."""
         self._concurrency = setup.concurrency
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                self._process = await _spawn(theirs.fileno())
+                self._process = await _spawn(theirs.fileno(), memory_bytes)
             ours.setblocking(False)
             await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
         except BaseException:
@@ -126,6 +151,7 @@ class RunnerProcess(asyncio.Protocol):
 
     @property
     def pid(self) -> int:
+        """The guard's."""
         return self._process.pid if self._process else 0
 
     @property
@@ -138,7 +164,7 @@ class RunnerProcess(asyncio.Protocol):
             plain,
             len(self.given) - plain,
             slow=any(given.began is not None and given.began < long_ago for given in self.given.values()),
-            reserved=alone or self.draining or not self.ready,
+            reserved=alone or self.draining or self.retiring or not self.ready,
             draining=self.draining,
         )
 
@@ -155,6 +181,8 @@ class RunnerProcess(asyncio.Protocol):
     def take(self, key: tuple[int, int]) -> Given | None:
         """What was given under `key`, which from now on is no longer here."""
         given = self.given.pop(key, None)
+        if given is not None:
+            self._recent.append(given)
         self._head_begins(time.monotonic())
         return given
 
@@ -182,7 +210,10 @@ class RunnerProcess(asyncio.Protocol):
         """End the child and all it started, at once. `guilty` is the attempt that brought it about, if one did."""
         self.guilty = self.guilty or guilty
         if self._process is not None and self._process.returncode is None:
-            _kill_group(self._process.pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, END)
+                os.kill(self._process.pid, signal.SIGCONT)  # user code may have stopped it
+            self._later(KILL_PATIENCE_SECONDS, partial(_kill_group, self._process.pid))
 
     async def ended(self) -> None:
         """Return when the child is gone and has been reported."""
@@ -191,12 +222,21 @@ class RunnerProcess(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            messages = self._frames.feed(data)
-        except ValueError:  # user code wrote into our socket; nothing it says can be trusted any more
-            self.kill()
-            return
-        for message in messages:
-            self._owner.heard(self, message)
+            for message in self._frames.feed(data):
+                self._owner.heard(self, message)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            # User code wrote into our socket; nothing it says can be trusted any more. What was heard before holds.
+            self._broken(f"its runner's socket brought something that is no message of ours ({type(error).__name__})")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._later(HANG_UP_SECONDS, lambda: self._broken("its runner closed its socket and lived on"))
+
+    def _broken(self, how: str) -> None:
+        self._broke = self._broke or how
+        self.kill()
+
+    def _later(self, seconds: float, act: Callable[[], None]) -> None:
+        self._timers.append(asyncio.get_running_loop().call_later(seconds, act))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.WriteTransport)
@@ -222,13 +262,29 @@ class RunnerProcess(asyncio.Protocol):
         assert process.stderr is not None
         pumps = [asyncio.create_task(self._log_output(stream)) for stream in (process.stdout, process.stderr)]
         code = await process.wait()
-        _kill_group(process.pid)  # whatever it started and left behind
+        for timer in self._timers:
+            timer.cancel()
+        # The last words before a crash are the most telling. Nobody is left who could write more, unless the guard was
+        # killed and something it guarded was not.
+        await asyncio.wait(pumps, timeout=LAST_WORDS_SECONDS)
         for pump in pumps:
             pump.cancel()
         await asyncio.gather(*pumps, return_exceptions=True)
         if self._transport is not None:
             self._transport.close()
-        self._owner.gone(self, _evidence(code))
+        self._owner.gone(self, self._evidence(code))
+
+    def _evidence(self, code: int) -> str:
+        out_of_memory = self._oom_kills is not None and self._oom_kills.more()
+        if code == OUT_OF_MEMORY_STATUS:
+            return "its runner had no memory left to go on (RUNNER_MEMORY_BYTES)"
+        if code >= 0:
+            return f"its runner exited with status {code}"
+        if code != -signal.SIGKILL:
+            return f"its runner was killed by {_signal_name(-code)}"
+        if self._broke is not None:
+            return self._broke
+        return "its runner was killed by SIGKILL" + (OUT_OF_MEMORY_KILL if out_of_memory else "")
 
     async def _log_output(self, stream: asyncio.StreamReader) -> None:
         """Pass on what the runner prints, line by line, without ever falling behind a flood."""
@@ -244,22 +300,27 @@ class RunnerProcess(asyncio.Protocol):
                     self._output.dropped(self, dropped)
                 window, lines, dropped = now, 0, 0
             inside = list(self.given.values())[:10]
-            for line in whole.feed(chunk):
+            for key, line in (part for whole_line in whole.feed(chunk) for part in unmarked(whole_line)):
                 if lines >= OUTPUT_LINES_A_SECOND:
                     dropped += 1
                 elif line.strip():
                     lines += 1
-                    self._output.printed(self, line[:500], inside)
+                    self._output.printed(self, line[:500], inside if key is None else self._speaker(key))
+
+    def _speaker(self, key: tuple[int, int]) -> list[Given]:
+        """The attempt that a line names. It may be over: lines and outcomes come by different ways."""
+        return [given for given in (self.given.get(key), *self._recent) if given is not None and given.key == key][:1]
 
 
-async def _spawn(descriptor: int) -> asyncio.subprocess.Process:
+async def _spawn(descriptor: int, memory_bytes: int) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "app.workers.runner", str(descriptor), str(os.getpid())),
+        *(sys.executable, "-m", "app.workers.guard", "app.workers.runner"),
+        *(str(descriptor), str(os.getpid()), str(memory_bytes)),
         pass_fds=(descriptor,),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        # A group of its own: a terminal's Ctrl-C is not for it, and its children can be killed with it.
+        # A session of its own: a terminal's Ctrl-C is not for it.
         start_new_session=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
     )
@@ -280,10 +341,8 @@ def _kill_group(pid: int) -> None:
         return
 
 
-def _evidence(code: int) -> str:
-    if code >= 0:
-        return f"its runner exited with status {code}"
+def _signal_name(number: int) -> str:
     try:
-        return f"its runner was killed by {signal.Signals(-code).name}"
+        return signal.Signals(number).name
     except ValueError:
-        return f"its runner was killed by signal {-code}"
+        return f"signal {number}"

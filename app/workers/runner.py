@@ -1,17 +1,15 @@
-"""The child process that runs user code. Started by the worker as `python -m app.workers.runner FD WORKER_PID`.
+"""The child process that runs user code. Forked by its guard (`guard.py`), which the worker starts.
 
 The main thread does nothing but run executors: a plain one has it to itself; `async def` ones share an event loop on
 it. A second thread, the wire, talks to the worker, so that stop requests, progress and finished work go through while
 user code computes. Whatever happens here can only cost the attempts inside.
 
 What follows an outcome in `done`: completed, result as JSON text · error, type, message, traceback, retryable, after
-seconds or null · snoozed, seconds, message · cancelled, message · stopped, reason.
+seconds or null, dependency that is down or null · snoozed, seconds, message · cancelled, message · stopped, reason.
 """
 
 import asyncio
 import contextlib
-import ctypes
-import io
 import os
 import queue
 import select
@@ -22,7 +20,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -34,6 +32,7 @@ from app.core.errors import PluginError
 from app.services.executors import (
     Cancel,
     Context,
+    DependencyDown,
     ExecutorRegistry,
     Fail,
     Retry,
@@ -44,20 +43,23 @@ from app.services.executors import (
 )
 from app.services.file_store import FileStore
 from app.workers.frames import FrameBuffer, encode
+from app.workers.guard import OUT_OF_MEMORY_STATUS
+from app.workers.output import MarkedLines, mark_output, speaker
 from app.workers.results import PayloadRefused, Unstorable, described, result_text, storable
+from app.workers.surroundings import Surroundings
 from app.workers.wire import Job, JobReports, Wire
 
 TICK_SECONDS = 0.02
 """How often the wire reports while something runs: bounds how late progress and a start are known."""
 
-_PR_SET_PDEATHSIG = 1
-
 
 class Runner:
     """Runs jobs on the main thread until the worker hangs up."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, output: Sequence[MarkedLines]) -> None:
         self.wire = Wire(connection)
+        self._output = output
+        self._surroundings = Surroundings()
         self._setup = RunnerSetup()
         self._files = FileStore(Path(self._setup.files_dir))
         self._registry = ExecutorRegistry({})
@@ -82,12 +84,17 @@ class Runner:
 
     def _run_plain(self, job: Job) -> None:
         self._begin(job)
+        for stream in self._output:
+            stream.alone = job.key
         try:
             payload = self._payload(job)
             outcome = self._completed(job.executor.function(payload, job.context))
         except BaseException as error:  # user code may raise anything, SystemExit included
             outcome = self._outcome_of(error, job)
+        for stream in self._output:
+            stream.alone = None
         self._end(job, outcome)
+        self._surroundings.restore()
         if self._inbox.empty() or self.wire.overdue:
             self.wire.flush()
 
@@ -101,6 +108,7 @@ class Runner:
             self._start_held()
             self.wire.flush()
         self._loop = None
+        self._surroundings.restore()
 
     def _start_held(self) -> None:
         # The wire may take jobs back at the same moment, so looking first and taking then would not do.
@@ -118,6 +126,7 @@ class Runner:
             self._start_held()
 
     async def _run_shared(self, job: Job) -> None:
+        speaker.set(job.key)
         self._begin(job)
         try:
             payload = self._payload(job)
@@ -139,7 +148,9 @@ class Runner:
             raise PayloadRefused(str(error)) from None
 
     def _end(self, job: Job, outcome: list[Any]) -> None:
-        self._jobs.pop((job.id, job.lease), None)
+        self._jobs.pop(job.key, None)
+        for stream in self._output:
+            stream.finish(job.key)
         self.wire.ended(job, *outcome)
 
     def _completed(self, value: Any) -> list[Any]:
@@ -161,8 +172,11 @@ class Runner:
                 return ["error", kind, message, None, False, None]
             case Fail():
                 return ["error", *described(error), False, None]
+            case DependencyDown():
+                return ["error", *described(error), True, error.after, job.executor.dependency_down(error)]
             case _:
-                return ["error", *described(error), job.executor.retries(error), None]
+                dependency = job.executor.dependency_down(error)
+                return ["error", *described(error), job.executor.retries(error), None, dependency]
 
     # On the wire's thread.
 
@@ -170,10 +184,13 @@ class Runner:
         """Read what the worker says, and report while something runs. Ends the process when the worker has gone."""
         try:
             self._listen()
+        except MemoryError:
+            os._exit(OUT_OF_MEMORY_STATUS)
         except BaseException:
-            # The worker may be gone, and with it whoever would read this.
-            with contextlib.suppress(OSError):
-                traceback.print_exc()
+            # The worker may be gone, and with it whoever would read this; and user code may have put anything in place of
+            # `sys.stderr`.
+            with contextlib.suppress(OSError, ValueError):
+                traceback.print_exc(file=sys.__stderr__)
         finally:
             # Without its wire a runner is deaf; dying at once lets the worker start another.
             os._exit(1)
@@ -262,28 +279,15 @@ def _taken(take: Callable[[], Job]) -> Job | None:
         return None
 
 
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the worker dies, whatever it is doing then (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before we could ask
-        os._exit(1)
-
-
-def main() -> None:
-    die_with_parent(int(sys.argv[2]))
+def main(descriptor: int) -> None:
+    """Serve the worker at the other end of the socket `descriptor` until it hangs up."""
     # Terminals and service managers signal the whole group; only the worker decides when we end. A handler instead of
     # SIG_IGN, because programs that user code starts would inherit the ignoring.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    # What user code prints goes to the log line by line; a pipe would otherwise keep it until the end, or for ever.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(line_buffering=True)
-    runner = Runner(socket.socket(fileno=int(sys.argv[1])))
+    runner = Runner(socket.socket(fileno=descriptor), mark_output())
     threading.Thread(target=runner.listen, name="wire", daemon=True).start()
-    runner.serve()
-
-
-if __name__ == "__main__":
-    main()
+    try:
+        runner.serve()
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY_STATUS)

@@ -12,13 +12,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+import orjson
+
 from app.core.file import StoredFile, content_type_of, label_of
 from app.services.executors import Context, Executor, FileSource, RunnerSetup
 from app.services.file_store import CHUNK_BYTES, FileStore
 from app.workers.frames import encode, file_to_wire
-from app.workers.results import result_text, storable
+from app.workers.results import Unstorable, result_text, storable
+from app.workers.surroundings import resident_bytes
 
 LOG_LINES_A_SECOND = 100
+MOST_LOG_FIELDS = 20
+LONGEST_LOG_FIELD = 500
 BATCH_SECONDS = 0.002
 """Finished attempts are held back this long when more short ones follow, so that one frame carries many."""
 
@@ -35,13 +40,18 @@ class Job:
     task: asyncio.Task[None] | None = None
     began: float = 0.0
 
+    @property
+    def key(self) -> tuple[int, int]:
+        return (self.id, self.lease)
+
 
 class Wire:
     """The runner's end of the socket: collects what is to be said and says it in as few frames as it can."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
-        self._lock = threading.Lock()
+        # Re-entrant: the garbage collector may run user code (a `__del__` that logs) in the middle of anything.
+        self._lock = threading.RLock()
         self._sending = threading.Lock()
         self._lists: dict[str, list[Any]] = {}
         self._running: dict[tuple[int, int], float] = {}
@@ -74,7 +84,7 @@ class Wire:
                     notice = [
                         *entry[:2],
                         "the executor logged more than is kept",
-                        {"lines_dropped": str(self._log_dropped)},
+                        {"lines_dropped": self._log_dropped},
                     ]
                     self._lists.setdefault("log", []).append(notice)
                 self._log_window, self._log_lines, self._log_dropped = now, 0, 0
@@ -117,6 +127,8 @@ class Wire:
                     message["progress"] = [[*key, text] for key, text in self._progress.items()]
                 self._lists, self._running, self._progress = {}, {}, {}
                 self._said_at = time.monotonic()
+            if "done" in message:
+                message["memory"] = resident_bytes()
             if message:
                 self.connection.sendall(encode(message))
 
@@ -138,7 +150,7 @@ class JobReports:
 
     def log(self, message: str, fields: dict[str, Any]) -> None:
         text = storable(str(message), 2000)
-        shown = {storable(str(key), 64): storable(str(value), 500) for key, value in fields.items()}
+        shown = {storable(str(key), 64): _shown(value) for key, value in list(fields.items())[:MOST_LOG_FIELDS]}
         self._wire.log([*self._key, text, shown])
 
     def checkpoint(self, data: Any) -> "Future[bool]":
@@ -158,6 +170,17 @@ class JobReports:
 
     def keep_file(self, file: StoredFile, temporary: bool) -> "Future[bool]":
         return self._wire.ask("file", *self._key, file_to_wire(file), temporary)
+
+
+def _shown(value: Any) -> Any:
+    """A field of a log line: JSON as it is, where it is short, text otherwise."""
+    if value is None or isinstance(value, bool):
+        return value
+    try:
+        text = result_text(value, LONGEST_LOG_FIELD)
+    except Unstorable:
+        return storable(str(value), LONGEST_LOG_FIELD)
+    return orjson.loads(text)
 
 
 def _chunks(source: FileSource) -> Iterator[bytes]:

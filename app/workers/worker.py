@@ -22,7 +22,7 @@ from app.services.queue import Ended
 from app.services.wakeup import CANCELS, QUEUES
 from app.services.wiring import Services
 from app.workers.outcomes import CANCEL, LEASE_LOST, SHUTDOWN
-from app.workers.pool import PoolOptions, RunnerPool
+from app.workers.pool import PoolOptions, RunnerLimits, RunnerPool
 from app.workers.process import Given
 
 TICK_SECONDS = 0.02
@@ -117,7 +117,8 @@ class Worker:
             settings.timeout_seconds,
             settings.stop_grace_seconds,
         )
-        options = PoolOptions(self._options.processes, setup, settings.stop_grace_seconds)
+        limits = RunnerLimits(settings.runner_memory_bytes, settings.runner_max_tasks, settings.runner_max_memory_bytes)
+        options = PoolOptions(self._options.processes, setup, settings.stop_grace_seconds, limits)
         services = self._services
         return RunnerPool(
             *(options, services.registry, services.bus, services.database.clock(), row.id),

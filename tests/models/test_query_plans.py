@@ -5,10 +5,11 @@ from datetime import timedelta
 
 import pytest
 
+from app.core.breaker import trip
 from app.core.file import Role, StoredFile
 from app.core.lifecycle import Change
 from app.core.task import JsonText, Status
-from app.models import chores, files, queue, stats, tasks
+from app.models import breakers, chores, files, queue, stats, tasks
 from app.models.database import Connection, Database
 from app.models.queue import Completion
 from app.models.tasks import TaskFilter
@@ -112,7 +113,22 @@ async def test_finding_heads_costs_the_same_however_many_wait(connection: Connec
 
     few = await work()
     await tasks.insert_new(connection, [new_task(queue=f"q{number % 3}") for number in range(2000)], clock(), STEP)
+    for number in range(50):
+        await breakers.save(connection, trip(f"dependency-{number}", "down", None, clock()))
     assert await work() <= 1.1 * few
+
+
+async def test_breakers(connection: Connection, clock: FrozenClock) -> None:
+    async with Plans(connection) as plans:
+        await breakers.save(connection, trip("api", "down", None, clock()))
+        await breakers.running(connection, [(1, 1), (2, 1)])
+        await breakers.waiting(connection, ["echo", "greet"])
+        await breakers.remove(connection, ["api"])
+    steps = await plans.steps()
+    assert whole_scans(steps) == []
+    assert any("SEARCH tasks USING INTEGER PRIMARY KEY" in step for step in steps)
+    assert any("tasks USING COVERING INDEX ix_tasks_pending" in step for step in steps)
+    assert any("SEARCH breakers USING PRIMARY KEY" in step for step in steps)
 
 
 async def test_claiming_reads_one_range_for_each_pair(connection: Connection, clock: FrozenClock) -> None:

@@ -8,10 +8,12 @@ from types import ModuleType
 import pytest
 from pydantic import BaseModel
 
+from app.core.breaker import Breaker
 from app.core.errors import PluginError
 from app.core.retry import RetryPolicy
 from app.services.executors import (
     Context,
+    DependencyDown,
     ExecutorRegistry,
     RecordedReports,
     StopRequested,
@@ -311,3 +313,49 @@ def test_a_retry_policy_belongs_to_its_executor() -> None:
     def run(payload: Empty, context: Context) -> None: ...
 
     assert run.__task_executor__.retry == RetryPolicy(5, 6)  # type: ignore[attr-defined]
+
+
+BREAKING = "from app.core.breaker import Breaker\n" + HEAD
+
+
+def test_a_breaker_has_the_name_of_its_task_type_or_one_that_several_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = BREAKING + (
+        "@executor('alone', payload=P, breaker=Breaker())\ndef one(payload, context): ...\n"
+        "@executor('first', payload=P, breaker=Breaker(name='api', on=(KeyError,)))\ndef two(payload, context): ...\n"
+        "@executor('second', payload=P, breaker=Breaker(name='api'))\ndef three(payload, context): ...\n"
+        "@executor('none', payload=P)\ndef four(payload, context): ...\n"
+    )
+    registry = load_executors([module(monkeypatch, "plug_in_breakers", source)])
+    assert {one.task_type: one.dependency for one in registry.values()} == {
+        "alone": "alone",
+        "first": "api",
+        "none": "none",
+        "second": "api",
+    }
+    assert sorted(registry.breakers) == ["alone", "api"]
+    assert registry["first"].dependency_down(KeyError()) == "api"
+    assert registry["second"].dependency_down(KeyError()) is None
+    assert registry["none"].dependency_down(ConnectionError()) is None
+
+
+def test_executors_that_share_a_breaker_must_agree_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = BREAKING + (
+        "@executor('first', payload=P, breaker=Breaker(name='api'))\ndef two(payload, context): ...\n"
+        "@executor('second', payload=P, breaker=Breaker(name='api', failures=9))\ndef three(payload, context): ...\n"
+    )
+    with pytest.raises(PluginError, match="'first' and 'second' declare breaker 'api' differently"):
+        load_executors([module(monkeypatch, "plug_in_quarrel", source)])
+
+
+def test_a_breaker_needs_a_name_that_a_path_can_hold() -> None:
+    with pytest.raises(PluginError, match="the breaker's name 'payments api' must match"):
+        executor("pay", payload=Empty, breaker=Breaker(name="payments api"))
+
+
+def test_dependency_down_names_the_dependency_or_means_the_executors_own() -> None:
+    assert DependencyDown("no answer").name is None
+    assert DependencyDown("no answer", after=3).after == 3
+    with pytest.raises(ValueError, match="name must match"):
+        DependencyDown("no answer", name="payments api")
+    with pytest.raises(TypeError, match="after must be"):
+        DependencyDown("no answer", after="soon")  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ HOST = "localhost:8000"
 PLUG_IN = "my_executors"
 
 # Differ from run to run or from machine to machine; their kind stays.
-VOLATILE = {"at", "worker_id", "pid", "host", "sqlite"}
+VOLATILE = {"at", "open_until", "worker_id", "pid", "host", "sqlite"}
 FILE = re.compile(r"[0-9a-f]{32}")
 SAME_HEADERS = {"content-type", "content-length", "retry-after", "idempotency-replayed"}
 

@@ -1,0 +1,56 @@
+"""What attempts share because they run in one process: user code may change it, and the next attempt finds it as it was."""
+
+# The handlers as they are: `signal.getsignal` turns each into an enumeration first, ten times as slow, after each attempt.
+import _signal  # type: ignore[import-not-found]  # the standard library has it, its type stubs do not
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+_SIGNALS = tuple(
+    map(int, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGCHLD, signal.SIGPIPE))
+)
+
+
+class Surroundings:
+    """Remembers folder, signal handlers and output streams of this process. On the main thread only."""
+
+    def __init__(self) -> None:
+        self._folder = os.getcwd()
+        self._handlers: dict[int, Callable[..., Any] | int | None] = {
+            number: _signal.getsignal(number) for number in _SIGNALS
+        }
+        self._output, self._errors = sys.stdout, sys.stderr
+
+    def restore(self) -> None:
+        """Put back what is different. Cheap where nothing is: it runs after each attempt."""
+        # An alarm that user code has set would hit whoever runs next.
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in self._handlers.items():
+            if _signal.getsignal(number) != handler and handler is not None:
+                signal.signal(number, handler)
+        if _folder() != self._folder:
+            with contextlib.suppress(OSError):  # it is gone for good: nothing could be put back
+                os.chdir(self._folder)
+        sys.stdout, sys.stderr = self._output, self._errors
+
+
+def _folder() -> str | None:
+    with contextlib.suppress(OSError):  # the folder user code went to does not exist any more
+        return os.getcwd()
+    return None
+
+
+def resident_bytes() -> int:
+    """Memory this process has in use (resident set size); 0 where the system does not say."""
+    try:
+        # Opened each time: a descriptor kept open is one that user code may have closed and opened as something else.
+        statm = os.open("/proc/self/statm", os.O_RDONLY)
+    except OSError:
+        return 0
+    try:
+        return int(os.read(statm, 200).split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    finally:
+        os.close(statm)
