@@ -18,6 +18,7 @@ ROUTES_WITH_BODY = {("/tasks", "post"): "Submission", ("/tasks/bulk", "post"): "
     ("/dead-letters/requeue", "post"): "Selection",
     ("/dead-letters/resolve", "post"): "Resolution",
     ("/dead-letters/purge", "post"): "Selection",
+    ("/breakers/{name}/trip", "post"): "Trip",
 }
 VERBS = {"get", "post", "put", "patch", "delete", "head", "options", "trace"}
 
