@@ -206,5 +206,5 @@ class Board:
 def _is_over(circuit: Circuit, rule: Breaker | None, now: datetime) -> bool:
     """Whether a breaker has nothing to say any more. One that nobody declares has no probes: it closes with its time."""
     if rule is None:
-        return circuit.state_at(now) is BreakerState.HALF_OPEN
+        return circuit.state_at(now) is not BreakerState.OPEN
     return core.is_stale(circuit, rule, now)

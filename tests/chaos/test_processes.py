@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from app.models.sqlite import sqlite
 from tests.chaos.conftest import Journal, amount, checked
 from tests.conftest import until
 from tests.walk.conftest import House, Program, ended
@@ -100,6 +101,22 @@ async def test_workers_killed_again_and_again_lose_nothing_and_end_nothing_twice
     await checked(house.database_url, final=True)
 
 
+async def freeze(program: Program, house: House) -> None:
+    """Stop it, but not while it writes: whoever holds SQLite's one write lock and sleeps keeps everybody out."""
+    while True:
+        program.signal(signal.SIGSTOP)
+        connection = sqlite.connect(house.folder / "tasks.db", isolation_level=None, timeout=0.5)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        except sqlite.OperationalError:
+            program.signal(signal.SIGCONT)
+        else:
+            return
+        finally:
+            connection.close()
+
+
 async def test_a_frozen_worker_that_wakes_is_refused_every_time(house: House, tmp_path: Path) -> None:
     """Matrix A2: its runner finishes while it sleeps, another worker completes the task, then it wakes and reports."""
     _, client = await house.api(**QUICK)
@@ -119,7 +136,7 @@ async def test_a_frozen_worker_that_wakes_is_refused_every_time(house: House, tm
             return str(task["worker_id"])[0] if task["status"] == "running" else None
 
         name = await until(holder, 60)
-        workers[name].signal(signal.SIGSTOP)
+        await freeze(workers[name], house)
         gate.touch()
         task = await ended(client, task_id)
         assert (task["status"], task["result"], task["attempts"]) == ("completed", 2, 2), task

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from app.core.breaker import BreakerState
+from app.core.breaker import BreakerState, Circuit
 from app.core.errors import NotFound
 from app.core.events import BreakerClosed, BreakerOpened, BreakerProbed, BreakerReset, BreakerTripped
 from app.core.lifecycle import Cancelled, Completed, Errored, Lost, Outcome, Released, Snoozed, TimedOut
 from app.core.settings import Settings
 from app.core.task import ClaimedTask, JsonText, Status
+from app.models import breakers as rows
 from app.models.queue import Head
 from app.services.breakers import BreakerReport
 from app.services.queue import Ended, Wish
@@ -331,6 +332,14 @@ async def test_one_that_nobody_declares_closes_when_its_time_is_over(services: S
     assert await state(services, "free") is BreakerState.CLOSED
     assert len(await claim(services)) == 5
     assert events == [BreakerClosed("free")]
+    assert [one.circuit.name for one in await services.breakers.listed()] == ["end", "port"]
+
+
+async def test_what_is_left_of_a_breaker_that_was_taken_out_of_the_code_holds_nothing_back(services: Services) -> None:
+    await submit(services, "free", count=5)
+    async with services.database.write() as connection:
+        await rows.save(connection, Circuit("free", failures=2, window_started_at=services.database.clock()()))
+    assert len(await claim(services)) == 5
     assert [one.circuit.name for one in await services.breakers.listed()] == ["end", "port"]
 
 
