@@ -88,6 +88,7 @@ async def start(tmp_path: Path, migrated: Path) -> AsyncIterator[Start]:
             worker = Worker(services, WorkerOptions("test", queues, processes, concurrency))
             running = Running(services, worker, asyncio.create_task(worker.run()))
             stack.push_async_callback(_finish, running)
+            await until(lambda: running.work.done() or hasattr(worker, "_pool"))  # it has signed in
             return running
 
         yield start_worker
