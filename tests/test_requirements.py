@@ -15,11 +15,16 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
-FILES = ["requirements.txt", "requirements-dev.txt"]
+FILES = ["requirements.txt", "requirements-dev.txt", "requirements-dist.txt", "requirements-audit.txt"]
 
 # The promise of the README. Without a limit nobody notices one package that brings twenty.
-INSTALLED_MEGABYTES = 150
-PINS = {"requirements.txt": 65, "requirements-dev.txt": 85}
+INSTALLED_MEGABYTES = 195
+PINS = {
+    "requirements.txt": 79,
+    "requirements-dev.txt": 154,
+    "requirements-dist.txt": 45,
+    "requirements-audit.txt": 55,
+}
 
 PIN = re.compile(r"(?P<name>[a-z0-9.-]+)==(?P<version>\S+)(?: ; (?P<marker>.+))?")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
@@ -56,10 +61,13 @@ def read(file: str) -> list[Pin]:
     return pins
 
 
-def direct(group: str) -> list[Requirement]:
-    """The dependencies that pyproject.toml names for this platform: of the project, or also of its dev group."""
+def direct(*groups: str) -> list[Requirement]:
+    """The dependencies that pyproject.toml names for this platform, in these groups; `project` are those of the service, `redis`
+    is an extra."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    named = [*pyproject["project"]["dependencies"], *(pyproject["dependency-groups"][group] if group else [])]
+    project = pyproject["project"]
+    known = {"project": project["dependencies"], **project["optional-dependencies"], **pyproject["dependency-groups"]}
+    named = [line for group in groups for line in known[group]]
     requirements = [Requirement(each) for each in named]
     return [each for each in requirements if each.marker is None or each.marker.evaluate()]
 
@@ -104,12 +112,20 @@ def test_the_development_file_holds_all_that_running_needs() -> None:
     assert set(read("requirements.txt")) <= set(read("requirements-dev.txt"))
 
 
-@pytest.mark.parametrize(("file", "group"), [("requirements.txt", ""), ("requirements-dev.txt", "dev")])
-def test_every_direct_dependency_is_pinned_within_its_range(file: str, group: str) -> None:
+@pytest.mark.parametrize(
+    ("file", "groups"),
+    [
+        ("requirements.txt", ("project", "redis", "test")),
+        ("requirements-dev.txt", ("project", "redis", "test", "dev")),
+        ("requirements-dist.txt", ("dist",)),
+        ("requirements-audit.txt", ("audit",)),
+    ],
+)
+def test_every_direct_dependency_is_pinned_within_its_range(file: str, groups: tuple[str, ...]) -> None:
     pins = {pin.name: pin.version for pin in read(file) if pin.wanted_here()}
     wrong = [
         f"{wanted}: {pins.get(canonicalize_name(wanted.name), 'not pinned')}"
-        for wanted in direct(group)
+        for wanted in direct(*groups)
         if not wanted.specifier.contains(pins.get(canonicalize_name(wanted.name), "0"), prereleases=True)
     ]
     assert wrong == [], "run `make lock`"
@@ -147,3 +163,9 @@ def test_nothing_that_running_needs_is_of_the_gpl_family() -> None:
 )
 def test_the_licence_check_tells_the_gpl_family_from_others(text: str, refused: bool) -> None:
     assert bool(GPL_FAMILY.search(text)) is refused
+
+
+def test_the_build_backend_is_the_pinned_one() -> None:
+    for place in (ROOT, ROOT / "clients" / "python"):
+        (backend,) = tomllib.loads((place / "pyproject.toml").read_text())["build-system"]["requires"]
+        assert backend in {str(one) for one in direct("dev")} & {str(one) for one in direct("dist")}
