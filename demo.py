@@ -6,14 +6,12 @@ answers it got. `integrated_demo.py` starts both by itself and shows them under 
 
 import base64
 import io
-import json
 import os
 import re
 import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -38,6 +36,8 @@ from examples.demo.show import (
     text_panel,
 )
 from examples.demo.texts import ARTICLES, LETTER, guest_book
+from taskclient import Client, ClientError, StillRunning, Task
+from taskclient.operations import result_of
 
 NEEDED = ("text_processing", "ai_summarization", "image_processing", "batch_processing")
 PICTURE = Path(__file__).resolve().parent / "examples" / "lighthouse.jpg"
@@ -61,6 +61,8 @@ class Api:
         """Where downloads go."""
         # A proxy from the environment would be asked for 127.0.0.1 too.
         self.client = httpx.Client(base_url=self.url, timeout=PATIENCE_SECONDS, trust_env=False)
+        self.tasks = Client(self.url)
+        """The Python client, which does without a line what the calls above show one by one."""
         self.tag = f"demo-{uuid.uuid4().hex[:6]}"
         """Every task of this walk carries it."""
 
@@ -80,10 +82,9 @@ class Api:
         """Download a file, shown like any call, into the folder for that."""
         target = self.folder / name
         self.show_request("GET", f"/files/{file_id}", {"output": target})
-        content = self.send("GET", f"/files/{file_id}", 200).content
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
+            self.tasks.files.download(file_id, target)
         except OSError as error:
             raise CannotGoOn(f"{target} cannot be written: {error.strerror}. Choose a folder with --output.") from None
         return target
@@ -120,22 +121,12 @@ class Api:
         result: dict[str, Any] = task["result"]
         return result
 
-    def wait(self, task_id: int) -> dict[str, Any]:
-        """Wait for the end of a task without showing it, by long polls."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            task: dict[str, Any] = self.client.get(f"/tasks/{task_id}", params={"wait": 5}).json()
-            if task["finished_at"] is not None:
-                return task
-            self.check_patience(task, deadline)
-
-    def check_patience(self, task: dict[str, Any], deadline: float) -> None:
-        """End the walk if nobody has finished the task in time."""
-        if time.monotonic() > deadline:
-            raise CannotGoOn(
-                f"Task {task['id']} is still {task['status']} after {PATIENCE_SECONDS} s. Is a worker alive and free? "
-                "Start one: python run_worker.py"
-            )
+    def wait(self, task_id: int) -> Task:
+        """Wait for the end of a task without showing it."""
+        try:
+            return self.tasks.wait(task_id, PATIENCE_SECONDS)
+        except StillRunning as error:
+            raise CannotGoOn(f"{error} Is a worker alive and free? Start one: python run_worker.py") from None
 
     def show_request(self, method: str, path: str, options: dict[str, Any]) -> None:
         self.console.print(curl(self.url, method, path, options), soft_wrap=True)
@@ -198,6 +189,14 @@ def process_a_text(api: Api) -> None:
     api.show(text_panel(LETTER, api.result_of(task_id)))
 
 
+def use_the_client(api: Api) -> None:
+    """The Python client does the same in a line. It waits by long polls and asks again without ever making a second task."""
+    line = 'client.submit("text_processing", {"text": "Hello World"}).result(timeout=30)["statistics"]["words"]'
+    api.console.print(Text(f"  >>> {line}", "bold cyan"), soft_wrap=True)
+    handle = api.tasks.submit("text_processing", {"text": "Hello World"}, tags=[api.tag])
+    api.show(Text(str(result_of(api.wait(handle.id))["statistics"]["words"])))
+
+
 def summarise_a_text(api: Api) -> None:
     """A summary: the sentences that say most, chosen in the worker, without network. GET .../result is the bare result."""
     task_id = api.create("ai_summarization", payload={"text": ARTICLES[0], "sentences": 2})["id"]
@@ -247,25 +246,13 @@ def run_a_batch(api: Api) -> None:
 def watch(api: Api, task_id: int) -> None:
     """Show each change of a task, until it has ended."""
     began, last = time.perf_counter(), ""
-    for task in events(api, task_id):
-        progress = task["progress"] or {"percent": 0, "message": ""}
-        said = f"{progress['percent'] or 0:5.1f} %  {progress['message'] or ''}"
-        if f"{task['status']} {said}" != last:
-            last = f"{task['status']} {said}"
+    for task in api.tasks.events(task_id):
+        percent, message = (task.progress.percent or 0, task.progress.message or "") if task.progress else (0, "")
+        said = f"{percent:5.1f} %  {message}"
+        if f"{task.status} {said}" != last:
+            last = f"{task.status} {said}"
             passed = f"{time.perf_counter() - began:6.2f} s  "
-            api.show(Text.assemble((passed, "dim"), status_text(f"{task['status']:<10}"), said))
-
-
-def events(api: Api, task_id: int) -> Iterator[dict[str, Any]]:
-    """The task after each change. Lines that start with `data:` carry it; a colon alone starts a keep-alive."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    task = {"id": task_id, "status": "pending"}
-    with api.client.stream("GET", f"/tasks/{task_id}/events") as answer:
-        for line in answer.iter_lines():
-            if line.startswith("data:"):
-                task = json.loads(line.removeprefix("data:"))
-                yield task
-            api.check_patience(task, deadline)
+            api.show(Text.assemble((passed, "dim"), status_text(f"{task.status:<10}"), said))
 
 
 def ask_a_language_model(api: Api) -> None:
@@ -387,6 +374,7 @@ STEPS = (
     ("What can it do?", see_task_types),
     ("Who does the work?", see_workers),
     ("A text: create a task and wait for it", process_a_text),
+    ("The same from Python", use_the_client),
     ("A summary", summarise_a_text),
     ("A picture: upload, thumbnail, download", change_a_picture),
     ("A batch, watched live", run_a_batch),
@@ -431,9 +419,9 @@ def main(
         walk(api)
     except CannotGoOn as reason:
         fail(str(reason))
-    except httpx.InvalidURL as error:
+    except (httpx.InvalidURL, ValueError) as error:
         fail(f"{url} is not an address: {error}")
-    except httpx.TransportError as error:
+    except (httpx.TransportError, ClientError) as error:
         fail(f"The API at {url} stopped answering: {error}")
     except KeyboardInterrupt:
         raise SystemExit(130) from None

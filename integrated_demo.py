@@ -18,12 +18,13 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
-from examples.demo.client import Client
 from examples.demo.load import Load
 from examples.demo.report import report
 from examples.demo.service import RUNNERS, DemoFailed, Service, StopSignals, service_folder
 from examples.demo.show import facts
+from examples.demo.stopwatch import Stopwatch
 from examples.demo.view import View
+from taskclient import AsyncClient, NoAnswer
 
 
 async def perform(service: Service, console: Console, seconds: float, bulk: int, items: int, output: Path) -> None:
@@ -31,21 +32,24 @@ async def perform(service: Service, console: Console, seconds: float, bulk: int,
     load_before = os.getloadavg()[0]
     with console.status("Starting API and workers"):
         await service.start()
-    client = Client(service.url)
+    # Without retries: an API that has died is to be told at once.
+    client, stopwatch = AsyncClient(service.url, retries=0), Stopwatch(service.url)
     try:
-        for path in ("/health/ready", "/tasks/", "/task-types"):
-            await client.get(path)  # the first answers are slower, as caches fill
-        load = Load(service, client, seconds, bulk, items)
+        # The first answers are slower, as caches fill.
+        await client.health()
+        await client.task_types()
+        load = Load(service, client, stopwatch, seconds, bulk, items)
         console.print(introduction(load))
         console.print()
         await watched(load, View(load, console))
         await report(load, console, load_before, output)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, NoAnswer) as error:
         await asyncio.sleep(0.5)  # a process that was just killed is reaped by then
         service.ensure_alive()
         raise DemoFailed(f"The API did not answer: {error!r}") from error
     finally:
-        client.close()
+        stopwatch.close()
+        await client.close()
 
 
 async def watched(load: Load, view: View) -> None:

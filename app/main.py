@@ -2,8 +2,9 @@
 
 from app.api.app import create_app
 from app.core.logs import configure_logging
+from app.core.secrets import redactor_of
 from app.core.settings import load_settings
 
 _settings = load_settings()
-configure_logging(_settings.log_level, _settings.log_format)
+configure_logging(_settings.log_level, _settings.log_format, redact=redactor_of(_settings))
 app = create_app(_settings)

@@ -32,4 +32,5 @@ def greet(payload: Greeting, context: Context) -> dict[str, list[str]]:
             raise Fail(f"name {number} is empty")  # trying again would not help
         greetings.append(f"{HELLO[payload.language]}, {name}!")
         context.progress(100 * number / len(payload.names), f"greeted {name}")
+    context.log("greeted all", names=len(payload.names))
     return {"greetings": greetings}

@@ -130,11 +130,16 @@ def grow_stack() -> None:
     deeper("deeper(text)")
 
 
+def flood_and_exit() -> None:
+    flood()
+    os._exit(4)
+
+
 DEADLY: dict[str, Callable[[], None]] = {
     one.__name__: one
     for one in (
         *(segfault, native_abort, die_when_idle, daemonise, impostor, shut_socket, write_garbage, write_no_json),
-        *(write_wrong_shape, write_no_object, kill_parent, kill_own_group, alarm, grow_stack),
+        *(write_wrong_shape, write_no_object, kill_parent, kill_own_group, alarm, grow_stack, flood_and_exit),
     )
 } | {
     "exit_at_once": lambda: os._exit(3),
@@ -422,6 +427,8 @@ DEAF: dict[str, Callable[[], None]] = {
 
 @executor("deaf", payload=How, max_attempts=1, timeout_seconds=0.3)
 def deaf(payload: How, context: Context) -> None:
+    if payload.folder:
+        (Path(payload.folder) / f"began-{context.task_id}").touch()
     DEAF[payload.how]()
 
 
@@ -435,10 +442,42 @@ async def deaf_shared(payload: How, context: Context) -> None:
             await asyncio.sleep(0.01)
 
 
-@executor("busy", payload=How, timeout_seconds=60)
+# Ways to keep the interpreter busy, most of them without a gap in which another thread could run.
+
+
+def plain_loop() -> None:
+    for _ in range(100_000):
+        pass
+
+
+def long_match() -> None:
+    re.match(r"(a+)+$", "a" * 25 + "b")
+
+
+def large_document() -> None:
+    json.loads(json.dumps(list(range(1_500_000))))  # 12 MB
+
+
+def long_number() -> None:
+    sys.set_int_max_str_digits(0)
+    str(7**200_000)
+
+
+def native_sleep() -> None:
+    ctypes.PyDLL(None).usleep(500_000)
+
+
+BUSY: dict[str, Callable[[], None]] = {
+    one.__name__: one for one in (plain_loop, long_match, large_document, long_number, native_sleep)
+}
+
+
+@executor("busy", payload=How, timeout_seconds=120)
 def busy(payload: How, context: Context) -> str:
-    """Holds the interpreter in native code for `number` milliseconds, without a gap."""
-    ctypes.PyDLL(None).usleep(payload.number * 1000)
+    """Keeps the interpreter busy as `how` says for at least `number` milliseconds."""
+    end = time.monotonic() + payload.number / 1000
+    while time.monotonic() < end:
+        BUSY[payload.how]()
     return "done"
 
 
@@ -489,12 +528,15 @@ def have_children(payload: How, context: Context) -> None:
 
 @executor("hoard", payload=How, max_attempts=2, retry=AT_ONCE)
 def hoard(payload: How, context: Context) -> str:
-    """Takes memory in small pieces, up to `number` MiB, and keeps it if told to; `how` "once": only the first time."""
+    """Takes memory in small pieces, up to `number` MiB. `how` "keep": for ever, "sit": for a second, "once": only the
+    first time."""
     mine: list[bytearray] = []
     if payload.how != "once" or context.attempt == 1:
         mine.extend(bytearray(b"x" * 2**16) for _ in range(payload.number * 16))
     if payload.how == "keep":
         HOARD.extend(mine)
+    if payload.how == "sit":
+        time.sleep(1)
     return f"attempt {context.attempt}"
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import logging
 import os
 import signal
 import sys
@@ -213,6 +214,41 @@ def chatter(payload: Number, context: Context) -> str:
     return "said"
 
 
+def _say_all(number: int, context: Context) -> None:
+    for place in range(number):
+        print("line", place)  # noqa: T201
+    secret = os.environ["SECRET_CRM"]
+    print(f"printed {secret}")  # noqa: T201
+    logging.getLogger("shop").warning("warned %s", secret)
+    context.log(f"logged {secret}", key=secret)
+    print("no end of line", end="")  # noqa: T201
+
+
+@executor("say_all", payload=Number)
+def say_all(payload: Number, context: Context) -> None:
+    """Says many lines, and then one by each way."""
+    _say_all(payload.number, context)
+
+
+@executor("say_all_shared", payload=Number)
+async def say_all_shared(payload: Number, context: Context) -> None:
+    """The same, beside others."""
+    _say_all(payload.number, context)
+
+
+@executor("say_and_die", payload=Number)
+def say_and_die(payload: Number, context: Context) -> None:
+    """Prints, and is gone."""
+    print("these are my last words")  # noqa: T201
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@executor("tell_trace", payload=Number)
+def tell_trace(payload: Number, context: Context) -> dict[str, str] | None:
+    """Returns the trace it belongs to."""
+    return context.trace.headers if context.trace else None
+
+
 class Copying(BaseModel):
     """`file_id` is what to copy; `then` what to do afterwards."""
 
@@ -241,3 +277,17 @@ def copy_file(payload: Copying, context: Context) -> dict[str, Any]:
 async def copy_file_shared(payload: Copying, context: Context) -> dict[str, Any]:
     kept = await context.save_file_async(io.BytesIO(b"shared"), "shared.bin")
     return {"file_id": kept.id, "size": kept.size}
+
+
+@executor("save_stubbornly", payload=Copying, max_attempts=1000, retry=AT_ONCE, fail_on=[Exception])
+def save_stubbornly(payload: Copying, context: Context) -> str:
+    """By its own rules no failure is worth another attempt."""
+    return context.save_file(b"saved", "saved.bin").id
+
+
+@executor("report_once", payload=Marked)
+def report_once(payload: Marked, context: Context) -> None:
+    """Says once how far it is, and ends when the file `go` is there."""
+    context.progress(50, "half")
+    while not (Path(payload.folder) / "go").exists():
+        time.sleep(0.01)

@@ -3,9 +3,11 @@
 The curl lines and the executors of USAGE.md are run by tests/walk/test_usage.py.
 """
 
+import itertools
 import re
 import shlex
 import tomllib
+from inspect import signature
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,17 +31,24 @@ from app.workers.main import command as worker_command
 from app.workers.text.language_names import NAMES
 from app.workers.text.readability import FORMULAS
 from app.workers.text.stop_words import STOP_WORDS
+from taskclient.client import Alerts, Breakers, Client, DeadLetters, Files, Keys, TaskHandle, Webhooks
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 USAGE = (ROOT / "USAGE.md").read_text()
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
-DOCUMENTS = {"README.md": README, "USAGE.md": USAGE, "CHANGELOG.md": CHANGELOG}
+PAGES = {"README.md": README, "USAGE.md": USAGE, "CHANGELOG.md": CHANGELOG} | {
+    str(path.relative_to(ROOT)): path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))
+}
+# The page on performance speaks of other systems too, with their words.
+DOCUMENTS = {name: page for name, page in PAGES.items() if name != "docs/performance.md"}
 
 GLOSSARY = {
     *("task", "task_type", "payload", "queue", "priority", "rank", "attempt", "lease", "outcome", "change", "executor"),
     *("worker", "runner", "slot", "claim", "renew", "settle", "release", "sweep", "hint", "chore", "dead letter"),
-    *("breaker", "probe"),
+    *("breaker", "probe", "finding", "broker", "key", "scope", "tenant", "place", "tally", "alert", "silence"),
+    *("webhook", "notice", "delivery"),
 }
 # Words that other systems have for ours.
 FOREIGN = r"\b(jobs?|dequeued?|acked|nacked|consumers?|visibility timeout|heartbeats?)\b"
@@ -74,7 +83,7 @@ def shown(default: Any) -> str:
         return str(default).lower()
     if isinstance(default, SecretStr):
         return default.get_secret_value()
-    return ",".join(default) if isinstance(default, tuple) else str(default)
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 # Settings and options
@@ -145,7 +154,8 @@ def test_every_route_has_a_curl_line() -> None:
         assert path is not None, command
         route = re.sub(r"(?<=\w)/$", "", re.sub(r"/([0-9a-f]{32}|\d+)(?=/|$)", "/{id}", path[1]))
         route = re.sub(r"^/task-types/\w+", "/task-types/{task_type}", route)
-        route = re.sub(r"(?<=^/breakers/)[^/]+", "{name}", route)
+        route = re.sub(r"(?<=^/breakers/)[^/]+|(?<=^/queues/)[^/]+", "{name}", route)
+        route = re.sub(r"(?<=^/webhooks/)\w+", "{id}", route)
         called.add(f"{method[1] if method else 'GET'} {route}")
     assert called == {*operations(), "GET /docs", "GET /openapi.json"}
 
@@ -168,7 +178,16 @@ def test_every_parameter_of_the_list_is_documented() -> None:
 
 def test_every_kind_of_problem_is_documented_with_its_status() -> None:
     documented = {(int(row[0]), row[1].strip("`")) for row in rows(section(USAGE, "## Errors"), "Status")}
-    assert documented == {*errors.STATUS.values(), (409, "no-result"), (405, "method-not-allowed")}
+    of_routes = {(409, "no-result"), (405, "method-not-allowed")}
+    at_the_door = {(401, "unauthorized"), (403, "foreign-origin"), (429, "too-many-requests")}
+    of_the_server = {
+        (400, "malformed-request"),
+        (408, "too-slow"),
+        (414, "target-too-long"),
+        (431, "head-too-large"),
+        (503, "too-many-connections"),
+    }
+    assert documented == {*errors.STATUS.values(), *of_routes, *at_the_door, *of_the_server}
 
 
 def test_states_reasons_and_outcomes_are_all_documented() -> None:
@@ -179,9 +198,14 @@ def test_states_reasons_and_outcomes_are_all_documented() -> None:
         assert f"`{outcome.word}`" in section(USAGE, "## Wait for a task")
 
 
+def test_every_code_of_a_finding_is_documented() -> None:
+    made = set(re.findall(r'Finding\(\s+"([a-z-]+)"', (ROOT / "app/core/diagnosis.py").read_text()))
+    assert set(names(rows(section(USAGE, "## Look at the service"), "`code`"))) == made
+
+
 def test_the_text_operations_and_their_languages_are_documented() -> None:
     text = section(USAGE, "## The text_processing task type")
-    assert names(rows(text, "Payload field"))[:4] == list(TextProcessing.model_fields)
+    assert names(rows(text, "Payload field"))[:5] == list(TextProcessing.model_fields)
     table = {row[0].strip("`"): row[2] for row in rows(text, "Operation")}
     assert set(table) == set(get_args(Operation))
     assert table["readability"].split(", ") == sorted(FORMULAS)
@@ -213,33 +237,52 @@ def test_the_unit_test_of_an_executor_passes() -> None:
     namespace["test_greeting_reports_progress"]()
 
 
-# README
+# README and architecture
 
 
 def test_every_make_target_that_is_named_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for name, document in DOCUMENTS.items():
+    for name, document in PAGES.items():
         commands = re.findall(r"(?:^|`)make ([a-z-]+)", document, re.MULTILINE)
         assert set(commands) <= targets, name
     assert {"demo", "test"} <= set(re.findall(r"^make ([a-z]+)", README, re.MULTILINE))
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", PAGES)
 def test_every_file_that_is_named_exists(document: str) -> None:
-    text = DOCUMENTS[document]
-    named = set(re.findall(r"`((?:app|tests|examples|benchmarks|scripts)/[\w./-]+)`", text))
+    text = PAGES[document]
+    named = set(re.findall(r"`((?:app|taskclient|taskctl|clients|tests|examples|benchmarks|scripts)/[\w./-]+)`", text))
     named |= set(re.findall(r"python ((?!-)[\w/]+\.py)", text))
-    named |= set(re.findall(r"\]\(((?!https?:)[^)#]+)", text))
     named |= set(re.findall(r"-r (\S+\.txt)", text))
     missing = sorted(path for path in named if not (ROOT / path).exists())
+    links = set(re.findall(r"\]\(((?!https?:)[^)#]+)", text))
+    missing += sorted(path for path in links if not (ROOT / document).parent.joinpath(path).exists())
     assert not missing
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", PAGES)
 def test_every_link_within_a_document_has_its_heading(document: str) -> None:
-    for target, anchor in re.findall(r"\]\(((?!https?:)[^)#]*)#([^)]+)\)", DOCUMENTS[document]):
-        headings = re.findall(r"^#+ (.+)$", DOCUMENTS[target or document], re.MULTILINE)
+    for target, anchor in re.findall(r"\]\(((?!https?:)[^)#]*)#([^)]+)\)", PAGES[document]):
+        place = (ROOT / document).parent.joinpath(target).resolve() if target else ROOT / document
+        headings = re.findall(r"^#+ (.+)$", place.read_text(), re.MULTILINE)
         assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_errors_of_the_client_are_shown_as_they_are() -> None:
+    drawn = section(PAGES["docs/client.md"], "## Errors").split("```text\n")[1].split("```")[0]
+    assert drawn in (ROOT / "taskclient/errors.py").read_text()
+
+
+def test_every_call_of_the_client_is_on_its_page() -> None:
+    page = PAGES["docs/client.md"]
+    parts = {"dead_letters": DeadLetters, "breakers": Breakers, "webhooks": Webhooks, "alerts": Alerts}
+    parts |= {"keys": Keys, "files": Files}
+    calls = [name for name in vars(Client) if not name.startswith("_") and name not in parts]
+    calls += [name for name in vars(TaskHandle) if not name.startswith("_")]
+    calls += [name for part in parts.values() for name in vars(part) if not name.startswith("_")]
+    assert [name for name in calls if not re.search(rf"`(?:client|\w+)?\.?{name}\(|`{name}\(|\.{name}\(", page)] == []
+    options = names(rows(page, "`Client(...)`"))
+    assert options == list(signature(Client).parameters)
 
 
 def test_every_heading_of_the_usage_is_in_its_contents() -> None:
@@ -248,7 +291,7 @@ def test_every_heading_of_the_usage_is_in_its_contents() -> None:
 
 
 def test_the_walk_of_a_task_names_functions_that_exist() -> None:
-    for _, cell in rows(section(README, "### The walk of one task"), "Step"):
+    for _, cell in rows(section(ARCHITECTURE, "## The walk of one task"), "Step"):
         for functions, file in re.findall(r"((?:`\w+`(?:, )?)+) in `([\w/.]+)`", cell):
             source = (ROOT / file).read_text()
             for function in re.findall(r"`(\w+)`", functions):
@@ -263,17 +306,21 @@ def test_there_are_eight_promises_and_each_names_its_tests() -> None:
 
 def test_every_direct_dependency_is_explained_and_no_other() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    groups, extras = project["dependency-groups"], project["project"]["optional-dependencies"]
     running, developing = (
         {Requirement(line).name for line in lines}
-        for lines in (project["project"]["dependencies"], project["dependency-groups"]["dev"])
+        for lines in (
+            [*project["project"]["dependencies"], *itertools.chain(*extras.values()), *groups["test"]],
+            groups["dev"] + groups["dist"] + groups["audit"],
+        )
     )
-    tables = section(README, "## Dependencies").split("Only for development:")
+    tables = section(ARCHITECTURE, "## Dependencies").split("Only for development")
     assert set(names(rows(tables[0], "Package"))) == running
     assert set(names(rows(tables[1], "Package"))) == developing
 
 
 def test_the_glossary_has_every_word() -> None:
-    assert set(re.findall(r"\*\*([a-z_ ]+)\*\*", section(README, "## Glossary"))) == GLOSSARY
+    assert set(re.findall(r"\*\*([a-z_ ]+)\*\*", section(ARCHITECTURE, "## Glossary"))) == GLOSSARY
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -286,6 +333,6 @@ def test_the_changelog_speaks_of_this_version() -> None:
 
 
 def test_the_commands_of_the_documents_can_be_split_by_a_shell() -> None:
-    for document in DOCUMENTS.values():
+    for document in PAGES.values():
         for block in re.findall(r"^```sh\n(.*?)^```", document, re.MULTILINE | re.DOTALL):
             assert shlex.split(block, comments=True)

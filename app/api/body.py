@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
 from app.core import strict_json
 from app.core.errors import InvalidRequest, TooLarge, UnsupportedMediaType
@@ -18,7 +19,7 @@ LONG_BYTES = 256 * 1024
 
 async def read_json(request: Request, model: type[Model], limit_bytes: int, max_depth: int) -> Model:
     """The body as `model`. Raises UnsupportedMediaType, TooLarge, MalformedJson or InvalidRequest."""
-    declared = _header(request, b"content-type")
+    declared = header(request, b"content-type") or b""
     media_type = declared.split(b";", 1)[0].strip().lower()
     if media_type != b"application/json" and not media_type.endswith(b"+json"):
         shown = media_type.decode("latin-1") or "nothing"
@@ -29,21 +30,30 @@ async def read_json(request: Request, model: type[Model], limit_bytes: int, max_
     return parse_json(raw, model, max_depth)
 
 
-def _header(request: Request, name: bytes) -> bytes:
-    """The first header of that lower-case name, as it came; empty if there is none."""
-    return next((value for key, value in request.scope["headers"] if key == name), b"")
+def header(request: Request, name: bytes) -> bytes | None:
+    """The first header of that lower-case name, as it came; None if there is none."""
+    headers: list[tuple[bytes, bytes]] = request.scope["headers"]
+    for key, value in headers:
+        if key == name:
+            return value
+    return None
 
 
 async def _read(request: Request, limit_bytes: int) -> bytes:
-    declared = _header(request, b"content-length")
+    declared = header(request, b"content-length") or b""
     if declared.isdigit() and int(declared[:20]) > limit_bytes:
         raise TooLarge("body", limit_bytes)
-    chunks, size = [], 0
-    async for chunk in request.stream():
+    chunks, size, more = [], 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk = message.get("body", b"")
         size += len(chunk)
         if size > limit_bytes:
             raise TooLarge("body", limit_bytes)
         chunks.append(chunk)
+        more = message.get("more_body", False)
     return b"".join(chunks)
 
 

@@ -7,17 +7,21 @@ import orjson
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
 
+from app.api.access import actor_of, needs
+from app.api.answer import JsonAnswer
 from app.api.body import read_json
 from app.api.errors import Problem
 from app.api.insights import UNAVAILABLE
 from app.api.openapi import json_body
+from app.api.routes import DirectRoute
 from app.api.schemas import OPTIONS, Trip
-from app.api.tasks import JSON, WRONG
+from app.api.tasks import WRONG
 from app.core.breaker import BreakerState
+from app.core.keys import Scope
 from app.services.breakers import BreakerReport
 from app.services.wiring import Services
 
-router = APIRouter(tags=["breakers"])
+router = APIRouter(tags=["breakers"], route_class=DirectRoute)
 
 BreakerName = Annotated[str, Path(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
 MISSING: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "There is no such breaker."}}
@@ -42,15 +46,17 @@ class BreakerView(BaseModel):
 
 
 class BreakerList(BaseModel):
-    """Every breaker that an executor declares or a person has tripped, by name."""
+    """Every breaker that an executor declares or a person has tripped, and those of hosts (`host:...`) that failed of late, by
+    name."""
 
     items: list[BreakerView]
 
 
 @router.get("/breakers", response_class=Response, responses={200: {"model": BreakerList}, 503: UNAVAILABLE})
+@needs(Scope.READ, whole=True)
 async def list_breakers(request: Request) -> Response:
     """Every circuit breaker, and what waits behind those that are open."""
-    return _answer({"items": [_view(report) for report in await _services(request).breakers.listed()]})
+    return _answer({"items": [breaker_view(report) for report in await _services(request).breakers.listed()]})
 
 
 @router.post(
@@ -59,11 +65,12 @@ async def list_breakers(request: Request) -> Response:
     responses={200: {"model": BreakerView}, **MISSING, **WRONG},
     openapi_extra=json_body("Trip"),
 )
+@needs(Scope.MANAGE, whole=True)
 async def trip_breaker(request: Request, name: BreakerName) -> Response:
     """Hold back the tasks of a dependency, or of a task type, for some seconds or until it is reset."""
     services = _services(request)
     asked = await read_json(request, Trip, services.settings.max_body_bytes, services.settings.max_json_depth)
-    return _answer(_view(await services.breakers.trip(name, asked.reason, asked.seconds)))
+    return _answer(breaker_view(await services.breakers.trip(name, asked.reason, asked.seconds, actor_of(request))))
 
 
 @router.post(
@@ -71,9 +78,10 @@ async def trip_breaker(request: Request, name: BreakerName) -> Response:
     response_class=Response,
     responses={200: {"model": BreakerView}, **MISSING, 422: WRONG[422], 503: WRONG[503]},
 )
+@needs(Scope.MANAGE, whole=True)
 async def reset_breaker(request: Request, name: BreakerName) -> Response:
     """Close a breaker and forget its failures: what waits for it runs at once."""
-    return _answer(_view(await _services(request).breakers.reset(name)))
+    return _answer(breaker_view(await _services(request).breakers.reset(name, actor_of(request))))
 
 
 def _services(request: Request) -> Services:
@@ -81,7 +89,8 @@ def _services(request: Request) -> Services:
     return services
 
 
-def _view(report: BreakerReport) -> dict[str, Any]:
+def breaker_view(report: BreakerReport) -> dict[str, Any]:
+    """A `BreakerView`."""
     circuit = report.circuit
     return {
         "name": circuit.name,
@@ -99,4 +108,4 @@ def _view(report: BreakerReport) -> dict[str, Any]:
 
 
 def _answer(content: object) -> Response:
-    return Response(orjson.dumps(content, option=OPTIONS), media_type=JSON)
+    return JsonAnswer(orjson.dumps(content, option=OPTIONS))

@@ -7,19 +7,23 @@ import orjson
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
+from app.api.access import actor_of, needs, tenant_of
+from app.api.answer import JsonAnswer
 from app.api.body import read_json
 from app.api.openapi import json_body
 from app.api.query import Name, decoded_cursor, encoded_cursor, refuse_unknown_query
+from app.api.routes import DirectRoute
 from app.api.schemas import OPTIONS, ErrorView, Resolution, Selection, TaskSummary, summary_fields
-from app.api.tasks import JSON, WRONG
+from app.api.tasks import WRONG
 from app.core.errors import InvalidRequest
 from app.core.fingerprint import FINGERPRINT
+from app.core.keys import Scope
 from app.core.task import FailureReason
 from app.models.dead_letters import DeadFilter
 from app.services.dead_letters import ActionReport
 from app.services.wiring import Services
 
-router = APIRouter(tags=["dead letters"])
+router = APIRouter(tags=["dead letters"], route_class=DirectRoute)
 
 Chosen = TypeVar("Chosen", bound="Selection")
 FILTERS = ("task_type", "queue", "failure_reason", "fingerprint")
@@ -73,6 +77,7 @@ class ActionView(BaseModel):
     response_class=Response,
     responses={200: {"model": DeadLetterPage}, 422: WRONG[422], 503: WRONG[503]},
 )
+@needs(Scope.READ)
 async def list_dead_letters(
     request: Request,
     task_type: Name | None = None,
@@ -84,12 +89,12 @@ async def list_dead_letters(
 ) -> Response:
     """Failed tasks that nobody has dealt with, newest first."""
     refuse_unknown_query(request, *FILTERS, "limit", "cursor")
-    wanted = DeadFilter(task_type, queue, failure_reason, fingerprint)
+    wanted = DeadFilter(task_type, queue, failure_reason, fingerprint, tenant=tenant_of(request))
     before_id = None if cursor is None else decoded_cursor(cursor)
     found = await _services(request).dead_letters.search(wanted, limit + 1, before_id)
     items = [summary_fields(task) | {"fingerprint": task.fingerprint} for task in found[:limit]]
     next_cursor = encoded_cursor(found[limit - 1].id) if len(found) > limit else None
-    return Response(orjson.dumps({"items": items, "next_cursor": next_cursor}, option=OPTIONS), media_type=JSON)
+    return JsonAnswer(orjson.dumps({"items": items, "next_cursor": next_cursor}, option=OPTIONS))
 
 
 @router.get(
@@ -97,6 +102,7 @@ async def list_dead_letters(
     response_class=Response,
     responses={200: {"model": CauseGroups}, 422: WRONG[422], 503: WRONG[503]},
 )
+@needs(Scope.READ)
 async def group_dead_letters(
     request: Request,
     task_type: Name | None = None,
@@ -106,13 +112,14 @@ async def group_dead_letters(
 ) -> Response:
     """Dead letters by cause: by task type, class of error, and its message without numbers and ids. Largest first."""
     refuse_unknown_query(request, *FILTERS[:3], "limit")
-    total, found = await _services(request).dead_letters.groups(DeadFilter(task_type, queue, failure_reason), limit)
+    wanted = DeadFilter(task_type, queue, failure_reason, tenant=tenant_of(request))
+    total, found = await _services(request).dead_letters.groups(wanted, limit)
     items = [
         {name: getattr(group, name) for name in CauseGroupView.model_fields if name != "error"}
         | {"error": None if group.error is None else orjson.Fragment(group.error)}
         for group in found
     ]
-    return Response(orjson.dumps({"total": total, "items": items}, option=OPTIONS), media_type=JSON)
+    return JsonAnswer(orjson.dumps({"total": total, "items": items}, option=OPTIONS))
 
 
 @router.post(
@@ -121,11 +128,12 @@ async def group_dead_letters(
     responses={200: {"model": ActionView}, **WRONG},
     openapi_extra=json_body("Selection"),
 )
+@needs(Scope.MANAGE)
 async def requeue_dead_letters(request: Request) -> Response:
     """Run failed tasks again, now, with a fresh budget of attempts. Their history stays."""
     selection = await _read(request, Selection)
-    report = await _services(request).dead_letters.requeue(_filter(selection), dry_run=selection.dry_run)
-    return _shown(report)
+    letters, wanted = _services(request).dead_letters, _filter(request, selection)
+    return _shown(await letters.requeue(wanted, dry_run=selection.dry_run, by=actor_of(request)))
 
 
 @router.post(
@@ -134,11 +142,13 @@ async def requeue_dead_letters(request: Request) -> Response:
     responses={200: {"model": ActionView}, **WRONG},
     openapi_extra=json_body("Resolution"),
 )
+@needs(Scope.MANAGE)
 async def resolve_dead_letters(request: Request) -> Response:
     """Say that failed tasks are dealt with. They stay failed, with the note, and are no dead letters any more."""
     selection = await _read(request, Resolution)
-    letters = _services(request).dead_letters
-    return _shown(await letters.resolve(_filter(selection), selection.note, dry_run=selection.dry_run))
+    letters, wanted = _services(request).dead_letters, _filter(request, selection)
+    by = actor_of(request)
+    return _shown(await letters.resolve(wanted, selection.note, dry_run=selection.dry_run, by=by))
 
 
 @router.post(
@@ -147,10 +157,12 @@ async def resolve_dead_letters(request: Request) -> Response:
     responses={200: {"model": ActionView}, **WRONG},
     openapi_extra=json_body("Selection"),
 )
+@needs(Scope.MANAGE)
 async def purge_dead_letters(request: Request) -> Response:
     """Delete failed tasks, with their history and files."""
     selection = await _read(request, Selection)
-    return _shown(await _services(request).dead_letters.purge(_filter(selection), dry_run=selection.dry_run))
+    letters, wanted = _services(request).dead_letters, _filter(request, selection)
+    return _shown(await letters.purge(wanted, dry_run=selection.dry_run, by=actor_of(request)))
 
 
 def _services(request: Request) -> Services:
@@ -163,11 +175,12 @@ async def _read(request: Request, model: type[Chosen]) -> Chosen:
     return await read_json(request, model, settings.max_body_bytes, settings.max_json_depth)
 
 
-def _filter(selection: Selection) -> DeadFilter:
+def _filter(request: Request, selection: Selection) -> DeadFilter:
     """Raises InvalidRequest where nothing was asked for: an empty body must not mean everything."""
     wanted = DeadFilter(
         *(selection.task_type, selection.queue, selection.failure_reason, selection.fingerprint),
         ids=None if selection.ids is None else tuple(selection.ids),
+        tenant=tenant_of(request),
     )
     if wanted.everything != selection.all:
         message = (
@@ -178,4 +191,4 @@ def _filter(selection: Selection) -> DeadFilter:
 
 
 def _shown(report: ActionReport) -> Response:
-    return Response(orjson.dumps(report), media_type=JSON)
+    return JsonAnswer(orjson.dumps(report))

@@ -1,6 +1,7 @@
 """Errors as RFC 9457 problems: the only place that knows which error is which status."""
 
 from http import HTTPStatus
+from math import ceil
 from typing import Any
 
 import orjson
@@ -13,22 +14,30 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
 from app.core import errors
+from app.core.events import StoreTroubled
+from app.services.wiring import Services
 
 STATUS: dict[type[errors.AppError], tuple[int, str]] = {
     errors.MalformedJson: (400, "malformed-json"),
     errors.UnknownTaskType: (422, "unknown-task-type"),
     errors.PayloadInvalid: (422, "payload-invalid"),
     errors.InvalidRequest: (422, "invalid-request"),
+    errors.Forbidden: (403, "forbidden"),
     errors.NotFound: (404, "not-found"),
     errors.UniqueKeyTaken: (409, "unique-key-taken"),
     errors.IdempotencyMismatch: (422, "idempotency-mismatch"),
     errors.Conflict: (409, "conflict"),
     errors.TooLarge: (413, "too-large"),
     errors.UnsupportedMediaType: (415, "unsupported-media-type"),
+    errors.QuotaExceeded: (429, "quota-exceeded"),
+    errors.QueueFull: (429, "queue-full"),
     errors.Overloaded: (503, "overloaded"),
     errors.StoreUnavailable: (503, "store-unavailable"),
+    errors.StoreFull: (507, "insufficient-storage"),
 }
-TRY_AGAIN_SECONDS = 2
+TRY_AGAIN_SECONDS = {429: 5, 503: 2, 507: 10}
+"""What `Retry-After` says where the error does not. A disk that is full is so until somebody has made room."""
+LONGEST_RETRY_AFTER_SECONDS = 300
 MOST_FAULTS = 50
 """A refusal names this many faults at most: a small body can have a hundred thousand, each with a sentence."""
 
@@ -87,15 +96,26 @@ def add_error_handlers(app: FastAPI) -> None:
 async def _app_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.AppError)
     status, slug = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), (500, "internal"))
-    headers = {"Retry-After": str(TRY_AGAIN_SECONDS)} if status == 503 else None
+    headers = {"Retry-After": str(_retry_after(error, status))} if status in TRY_AGAIN_SECONDS else None
+    if isinstance(error, errors.StoreUnavailable):
+        services: Services = request.app.state.services
+        services.bus.publish(StoreTroubled(f"answer {request.method}", str(error)))
     extra = {
         "errors": [_in_request(fault) for fault in getattr(error, "errors", ())[:MOST_FAULTS]] or None,
         "task_status": getattr(error, "status", None),
         "holder_id": getattr(error, "holder_id", None),
         "known": getattr(error, "known", None),
         "limit_bytes": getattr(error, "limit_bytes", None),
+        "queue": getattr(error, "queue", None),
+        "max_depth": getattr(error, "max_depth", None),
     }
     return problem(request, status, slug, str(error), extra, headers)
+
+
+def _retry_after(error: errors.AppError, status: int) -> int:
+    """Whole seconds after which trying again may work."""
+    seconds = getattr(error, "retry_after_seconds", None) or TRY_AGAIN_SECONDS[status]
+    return min(LONGEST_RETRY_AFTER_SECONDS, max(1, ceil(seconds)))
 
 
 def _in_request(fault: dict[str, Any]) -> dict[str, Any]:

@@ -12,16 +12,20 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, Field
 from starlette.responses import StreamingResponse
 
+from app.api.access import actor_of, needs, tenant_of
+from app.api.answer import JsonAnswer
 from app.api.errors import Problem, problem
 from app.api.multipart import FileForm
+from app.api.routes import DirectRoute
 from app.api.schemas import OPTIONS
-from app.api.tasks import CONFLICT, JSON, MISSING, WRONG
+from app.api.tasks import CONFLICT, MISSING, WRONG
 from app.core.errors import TooLarge
-from app.core.file import FILE_ID, Role, StoredFile
+from app.core.file import FILE_ID, Role, StoredFile, served_as
+from app.core.keys import Scope
 from app.services.file_store import CHUNK_BYTES
 from app.services.wiring import Services
 
-router = APIRouter(tags=["files"])
+router = APIRouter(tags=["files"], route_class=DirectRoute)
 
 FORM_BYTES = 64 * 1024
 """What a form may have around its file."""
@@ -62,6 +66,7 @@ UPLOAD = {
                     "type": "object",
                     "required": ["file"],
                     "properties": {"file": {"type": "string", "format": "binary"}},
+                    "additionalProperties": False,
                 }
             }
         },
@@ -76,16 +81,17 @@ UPLOAD = {
     responses={201: {"model": FileView}, **{status: WRONG[status] for status in (413, 415, 422, 503)}},
     openapi_extra=UPLOAD,
 )
+@needs(Scope.SUBMIT)
 async def upload_file(request: Request) -> Response:
     """Store one file (field `file`). The answer is sent after it is on disk; put its `id` into a payload."""
     services: Services = request.app.state.services
     form = FileForm(request.headers.get("content-type", ""))
-    async with await services.files.receive() as reception:
+    async with await services.files.receive(tenant_of(request)) as reception:
         async for chunk in _limited(request, services.settings.max_upload_bytes):
             await reception.write(form.feed(chunk))
         form.finish()
         file = await reception.finish(form.name, form.content_type)
-    return Response(orjson.dumps(file, option=OPTIONS), 201, {"Location": f"/files/{file.id}"}, JSON)
+    return JsonAnswer(orjson.dumps(_view(file), option=OPTIONS), 201, (b"location", f"/files/{file.id}".encode()))
 
 
 async def _limited(request: Request, limit_bytes: int) -> AsyncIterator[bytes]:
@@ -112,10 +118,11 @@ async def _limited(request: Request, limit_bytes: int) -> AsyncIterator[bytes]:
         **NO_FILE,
     },
 )
+@needs(Scope.READ)
 async def download_file(request: Request, file_id: FileId) -> Response:
     """The file's bytes, or one range of them. HEAD tells its size, type and SHA-256 (in the ETag)."""
     services: Services = request.app.state.services
-    file = await services.files.get(file_id)
+    file = await services.files.get(file_id, tenant_of(request))
     tag = f'"{file.sha256}"'
     headers = _headers(file, tag)
     if tag in request.headers.get("if-none-match", ""):
@@ -133,7 +140,7 @@ async def download_file(request: Request, file_id: FileId) -> Response:
     headers["Content-Length"] = str(span[1] - span[0] + 1)
     stream = await services.files.open(file_id)
     status = 200 if wanted is None else 206
-    return StreamingResponse(_chunks(stream, *span), status, headers, file.content_type)
+    return StreamingResponse(_chunks(stream, *span), status, headers, served_as(file.content_type))
 
 
 def _headers(file: StoredFile, tag: str) -> dict[str, str]:
@@ -145,7 +152,6 @@ def _headers(file: StoredFile, tag: str) -> dict[str, str]:
         "Content-Disposition": f"attachment; filename=\"{ascii_name}\"; filename*=UTF-8''{quote(file.name, safe='')}",
         "Content-Security-Policy": "default-src 'none'; sandbox",
         "Cache-Control": "private, no-cache",
-        "X-Content-Type-Options": "nosniff",
     }
 
 
@@ -173,20 +179,22 @@ async def _chunks(stream: IO[bytes], first: int, last: int) -> AsyncIterator[byt
 
 
 @router.delete("/files/{file_id}", status_code=204, response_class=Response, responses={**NO_FILE, **CONFLICT})
+@needs(Scope.MANAGE)
 async def delete_file(request: Request, file_id: FileId) -> Response:
     """Delete a file that no task keeps."""
     services: Services = request.app.state.services
-    await services.files.delete(file_id)
+    await services.files.delete(file_id, tenant_of(request), actor_of(request))
     return Response(status_code=204)
 
 
 @router.get("/tasks/{task_id}/files", response_class=Response, responses={200: {"model": TaskFileList}, **MISSING})
+@needs(Scope.READ)
 async def list_task_files(request: Request, task_id: int) -> Response:
     """The files a task keeps: those its payload names and those its attempts saved. They are deleted with it."""
     services: Services = request.app.state.services
-    task = await services.tasks.get(task_id)
+    task = await services.tasks.get(task_id, tenant_of(request))
     items = [_view(file) | {"role": role} for file, role in await services.files.of_task(task.id)]
-    return Response(orjson.dumps({"items": items}, option=OPTIONS), media_type=JSON)
+    return JsonAnswer(orjson.dumps({"items": items}, option=OPTIONS))
 
 
 def _view(file: StoredFile) -> dict[str, object]:

@@ -1,22 +1,36 @@
-"""Routes that show what there is: task types, queues, workers, numbers."""
+"""Routes that show what there is: task types, workers, numbers."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
+from app.api.access import needs, tenant_of
+from app.api.answer import JsonAnswer
 from app.api.errors import Problem
+from app.api.query import Moment, Name, refuse_unknown_query
+from app.api.routes import DirectRoute
 from app.api.schemas import OPTIONS, RetryView
-from app.core.errors import NotFound
+from app.core.errors import Forbidden, InvalidRequest, NotFound
+from app.core.keys import Scope
 from app.core.settings import Settings
+from app.core.tally import COUNTS, Durations, Tally, total
+from app.models.tallies import Step
 from app.services.executors import Executor
+from app.services.tallies import Tallies
 from app.services.wiring import Services
 
-router = APIRouter(tags=["insights"])
+router = APIRouter(tags=["insights"], route_class=DirectRoute)
+
+LONGEST_RANGE = timedelta(days=31)
+STEPS = (60, 300, 900, 3600, 6 * 3600, 86400)
+USUAL_POINTS, MOST_POINTS, MOST_ROWS = 200, 1500, 20_000
+RANGE_OPTIONS = ("step", "by", "queue", "task_type")
 
 UNAVAILABLE: dict[str, Any] = {
     "model": Problem,
@@ -37,19 +51,17 @@ class TaskTypeView(BaseModel):
     example: dict[str, Any] | None
 
 
-class QueueView(BaseModel):
-    """What waits and runs in one queue; `oldest_age_seconds` is how long the first ready task has been ready."""
+class RunnerView(BaseModel):
+    """A process that runs executors: the memory it has in use with all that it has started, and the tasks it runs."""
 
-    queue: str
-    ready: int
-    scheduled: int
-    retrying: int
-    running: int
-    oldest_age_seconds: float | None
+    pid: int
+    memory_bytes: int
+    task_ids: list[int]
 
 
 class WorkerView(BaseModel):
-    """A worker process. No `queues` means every queue. `running` lists what is in its runners."""
+    """A worker process. No `queues` means every queue. `running` lists what is in its runners. `memory_bytes` is what it and
+    its runners have in use, null where its system does not say. All of it is as of `beat_at`."""
 
     id: str
     name: str
@@ -60,12 +72,64 @@ class WorkerView(BaseModel):
     task_types: list[str]
     slots: int
     running: list[dict[str, Any]]
+    memory_bytes: int | None
+    runners: list[RunnerView]
     started_at: datetime
     beat_at: datetime
 
 
+class DurationsView(BaseModel):
+    """How long something took, in seconds: how often it was measured, the mean, and what half, 95 and 99 of a hundred stayed
+    below, to the width of a bucket. Null where nothing was measured."""
+
+    count: int
+    mean: float | None
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+class TallyView(BaseModel):
+    """What happened. `retried` are attempts after which another one was to come; `wait_seconds` is from being ready to the
+    start of an attempt, `run_seconds` that of an attempt."""
+
+    submitted: int
+    completed: int
+    failed: int
+    retried: int
+    cancelled: int
+    wait_seconds: DurationsView
+    run_seconds: DurationsView
+
+
+class PointView(TallyView):
+    """What happened in the step that begins `at`."""
+
+    at: datetime
+
+
+class SeriesView(BaseModel):
+    """What happened to one queue, task type, or pair of both; null where it is not told apart. Steps in which nothing happened
+    are left out; `total` is all of them together."""
+
+    queue: str | None
+    task_type: str | None
+    total: TallyView
+    points: list[PointView]
+
+
+class RangeView(BaseModel):
+    """What happened between two moments, by steps that begin at multiples of their length (UTC)."""
+
+    begins_at: datetime
+    ends_at: datetime
+    step_seconds: int
+    series: list[SeriesView]
+
+
 class StatsView(BaseModel):
-    """Tasks by state now, and those that ended within the last hour."""
+    """Tasks by state now, and those that ended within the last hour. `range` is what happened between `from` and `to`, null
+    where it was not asked for."""
 
     ready: int
     scheduled: int
@@ -78,14 +142,11 @@ class StatsView(BaseModel):
     failed_last_hour: int
     oldest_ready_at: datetime | None
     live_workers: int
+    range: RangeView | None
 
 
 class TaskTypeList(BaseModel):
     items: list[TaskTypeView]
-
-
-class QueueList(BaseModel):
-    items: list[QueueView]
 
 
 class WorkerList(BaseModel):
@@ -93,10 +154,11 @@ class WorkerList(BaseModel):
 
 
 def _answer(content: object) -> Response:
-    return Response(orjson.dumps(content, option=OPTIONS), media_type="application/json")
+    return JsonAnswer(orjson.dumps(content, option=OPTIONS))
 
 
 @router.get("/task-types", response_class=Response, responses={200: {"model": TaskTypeList}})
+@needs(Scope.READ)
 async def list_task_types(request: Request) -> Response:
     """What kinds of work there are, each with the JSON Schema of its payload and an example."""
     return _answer({"items": list(_type_views(request).values())})
@@ -111,6 +173,7 @@ async def list_task_types(request: Request) -> Response:
         422: {"model": Problem, "description": "The request does not fit."},
     },
 )
+@needs(Scope.READ)
 async def read_task_type(request: Request, task_type: str) -> Response:
     """One kind of work."""
     view = _type_views(request).get(task_type)
@@ -126,7 +189,7 @@ def _type_views(request: Request) -> dict[str, orjson.Fragment]:
         services: Services = state.services
         state.type_views = {
             task_type: orjson.Fragment(orjson.dumps(_type_view(executor, services.settings)))
-            for task_type, executor in services.registry.items()
+            for task_type, executor in services.registry.offered.items()
         }
     views: dict[str, orjson.Fragment] = state.type_views
     return views
@@ -150,41 +213,118 @@ def _fragment(content: dict[str, Any]) -> orjson.Fragment:
     return orjson.Fragment(json.dumps(content, separators=(",", ":")))
 
 
-@router.get("/queues", response_class=Response, responses={200: {"model": QueueList}, 503: UNAVAILABLE})
-async def list_queues(request: Request) -> Response:
-    """Depth and age of each queue that has unfinished tasks."""
-    services: Services = request.app.state.services
-    now = services.database.clock()()
-    items = [
-        {
-            "queue": depth.queue,
-            "ready": depth.ready,
-            "scheduled": depth.scheduled,
-            "retrying": depth.retrying,
-            "running": depth.running,
-            "oldest_age_seconds": (
-                max(0.0, (now - depth.oldest_ready_at).total_seconds()) if depth.oldest_ready_at else None
-            ),
-        }
-        for depth in await services.insights.queues()
-    ]
-    return _answer({"items": items})
-
-
 @router.get("/workers", response_class=Response, responses={200: {"model": WorkerList}, 503: UNAVAILABLE})
+@needs(Scope.READ, whole=True)
 async def list_workers(request: Request) -> Response:
     """The workers that were heard of lately, and what each one runs."""
     services: Services = request.app.state.services
-    fields = [name for name in WorkerView.model_fields if name != "running"]
+    texts = ("running", "runners")
+    fields = [name for name in WorkerView.model_fields if name not in texts]
     items = [
-        {name: getattr(worker, name) for name in fields} | {"running": orjson.Fragment(worker.running)}
+        {name: getattr(worker, name) for name in fields}
+        | {name: orjson.Fragment(getattr(worker, name)) for name in texts}
         for worker in await services.insights.workers()
     ]
     return _answer({"items": items})
 
 
-@router.get("/stats", response_class=Response, responses={200: {"model": StatsView}, 503: UNAVAILABLE})
-async def read_stats(request: Request) -> Response:
-    """Totals over all queues."""
+@router.get(
+    "/stats",
+    response_class=Response,
+    responses={
+        200: {"model": StatsView},
+        422: {"model": Problem, "description": "The request does not fit."},
+        503: UNAVAILABLE,
+    },
+)
+@needs(Scope.READ)
+async def read_stats(
+    request: Request,
+    begins_at: Annotated[Moment | None, Query(alias="from", description="Show what happened since then.")] = None,
+    ends_at: Annotated[Moment | None, Query(alias="to", description="Up to then; by default now.")] = None,
+    step: Annotated[
+        int | None, Query(ge=60, le=86400, multiple_of=60, description="Seconds of a step; by default as fits.")
+    ] = None,
+    by: Annotated[
+        str | None, Query(pattern="^(queue|task_type)(,(queue|task_type))?$", description="queue, task_type or both.")
+    ] = None,
+    queue: Name | None = None,
+    task_type: Name | None = None,
+) -> Response:
+    """Totals over all queues now; with `from`, also what happened in a time of up to 31 days."""
+    refuse_unknown_query(request, "from", "to", *RANGE_OPTIONS)
     services: Services = request.app.state.services
-    return _answer(await services.insights.stats())
+    tenant = tenant_of(request)
+    content = {**asdict(await services.insights.stats(tenant)), "range": None}
+    if begins_at is not None:
+        if tenant:
+            raise Forbidden(f"What happened is counted for the whole service; your key is for tenant {tenant} alone.")
+        now = services.database.clock()()
+        wanted = _wanted(begins_at, ends_at or now, step)
+        told_apart = sorted(set(by.split(","))) if by else []
+        content["range"] = await _range(services.tallies, wanted, told_apart, queue, task_type)
+    elif request.scope["query_string"]:
+        raise _wrong("from", "from: say since when; the other parameters are about that time.")
+    return _answer(content)
+
+
+def _wanted(begins_at: datetime, ends_at: datetime, step: int | None) -> tuple[datetime, datetime, int]:
+    """The range in UTC, and its step. Raises InvalidRequest for one that is empty, too long, or has too many steps."""
+    try:
+        begins_at, ends_at = begins_at.astimezone(UTC), ends_at.astimezone(UTC)
+        seconds = (ends_at - begins_at).total_seconds()
+    except OverflowError:
+        raise _wrong("from", "from: no such time was ever counted.") from None
+    if seconds <= 0:
+        raise _wrong("to", "to: must be later than from.")
+    if seconds > LONGEST_RANGE.total_seconds():
+        raise _wrong("from", "from: at most 31 days are shown at once.")
+    if step is None:
+        step = next((one for one in STEPS if seconds / one <= USUAL_POINTS), STEPS[-1])
+    if seconds / step > MOST_POINTS:
+        raise _wrong("step", f"step: so many steps are too many; at most {MOST_POINTS} are shown.")
+    return begins_at, ends_at, step
+
+
+async def _range(
+    tallies: Tallies,
+    wanted: tuple[datetime, datetime, int],
+    by: Sequence[str],
+    queue: str | None,
+    task_type: str | None,
+) -> dict[str, Any]:
+    begins_at, ends_at, step = wanted
+    found = await tallies.summed(begins_at, ends_at, step, by, queue=queue, task_type=task_type, most=MOST_ROWS + 1)
+    if len(found) > MOST_ROWS:
+        raise _wrong("by", f"by: more than {MOST_ROWS} points; ask for longer steps, or for one queue or task type.")
+    series: dict[tuple[str | None, str | None], list[Step]] = {}
+    for one in found:
+        series.setdefault((one.queue, one.task_type), []).append(one)
+    shown = [
+        {
+            "queue": its_queue,
+            "task_type": its_type,
+            "total": _tally(total([one.tally for one in steps])),
+            "points": [{"at": one.begins_at, **_tally(one.tally)} for one in steps],
+        }
+        for (its_queue, its_type), steps in sorted(series.items(), key=lambda item: [name or "" for name in item[0]])
+    ]
+    return {"begins_at": begins_at, "ends_at": ends_at, "step_seconds": step, "series": shown}
+
+
+def _tally(tally: Tally) -> dict[str, Any]:
+    counts = {name: getattr(tally, name) for name in COUNTS}
+    return {**counts, "wait_seconds": _durations(tally.wait), "run_seconds": _durations(tally.run)}
+
+
+def _durations(durations: Durations) -> dict[str, Any]:
+    quantiles = {f"p{part}": _rounded(durations.quantile(part / 100)) for part in (50, 95, 99)}
+    return {"count": durations.count, "mean": _rounded(durations.mean), **quantiles}
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)
+
+
+def _wrong(parameter: str, message: str) -> InvalidRequest:
+    return InvalidRequest(message, [{"location": ["query", parameter], "message": message, "type": "value_error"}])

@@ -4,9 +4,11 @@ Bodies are read by hand (strictly, and only once), so their schemas are added he
 payload its executor takes.
 """
 
+import base64
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -14,32 +16,57 @@ from fastapi import FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
+from starlette.routing import BaseRoute
 from starlette.staticfiles import StaticFiles
 
-from app.api.schemas import BulkSubmission, Resolution, Selection, TaskPatch, Trip
-from app.services.executors import Executor, ExecutorRegistry, named_files
+from app.api.routes import DirectRoute
+from app.api.schemas import (
+    BulkSubmission,
+    KeyRequest,
+    QueuePatch,
+    Resolution,
+    Selection,
+    SignIn,
+    SilenceRequest,
+    TaskPatch,
+    Trip,
+    WebhookPatch,
+    WebhookRequest,
+)
+from app.services.executors import Executor, named_files
 from app.services.submissions import Submission
 
-_BODIES = (Submission, BulkSubmission, TaskPatch, Selection, Resolution, Trip)
+FULL = "The disk is full; try again after Retry-After seconds, or when somebody has made room."
+_BODIES = (
+    *(Submission, BulkSubmission, TaskPatch, Selection, Resolution, Trip, KeyRequest, QueuePatch, SignIn),
+    *(WebhookRequest, WebhookPatch, SilenceRequest),
+)
+SCHEME = "key"
+KEYS = "A key made by `python -m app.keys` or POST /api-keys. Without any key in the service, none is asked for."
+REFUSED = {
+    "401": "There is no key, or one that opens nothing.",
+    "403": "The key may not do this.",
+    "429": "Too many requests, or too many waiting tasks of the tenant; try again after Retry-After seconds.",
+}
 _REFERENCE = "#/components/schemas/{model}"
 _PREFIX = "Submission."
 _DEFINITION = re.compile(r'"#/\$defs/([^"]+)"')
 
 
-def json_body(schema: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
-    """What a route that reads its own body tells OpenAPI about it."""
+def json_body(schema: str, headers: dict[str, dict[str, Any]] | None = None) -> dict[str, Any]:
+    """What a route that reads its own body tells OpenAPI about it, and the schemas of headers that it reads itself."""
     extra: dict[str, Any] = {
         "requestBody": {"required": True, "content": {"application/json": {"schema": _reference(schema)}}}
     }
     if headers:
         extra["parameters"] = [
-            {"in": "header", "name": name, "required": False, "schema": {"type": "string"}, "description": text}
-            for name, text in headers.items()
+            {"in": "header", "name": name, "required": False, "schema": {"type": "string"} | schema}
+            for name, schema in headers.items()
         ]
     return extra
 
 
-def add_documentation(app: FastAPI, registry: ExecutorRegistry) -> None:
+def add_documentation(app: FastAPI, registry: Mapping[str, Executor]) -> None:
     """Serve /openapi.json and /docs. The document is made at the first request and kept."""
 
     def document() -> dict[str, Any]:
@@ -48,31 +75,69 @@ def add_documentation(app: FastAPI, registry: ExecutorRegistry) -> None:
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]  # the documented way to replace it
-    app.mount("/docs/assets", StaticFiles(directory=str(files("fastapi_offline") / "static")), name="docs-assets")
+    app.mount("/docs/assets", Assets(directory=str(files("fastapi_offline") / "static")), name="docs-assets")
 
     @app.get("/docs", include_in_schema=False)
     async def show_documentation(request: Request) -> Response:
-        return get_swagger_ui_html(
+        page = get_swagger_ui_html(
             openapi_url="/openapi.json",
             title=app.title,
             swagger_js_url="/docs/assets/swagger-ui-bundle.js",
             swagger_css_url="/docs/assets/swagger-ui.css",
             swagger_favicon_url="/docs/assets/favicon.png",
         )
+        page.headers["Content-Security-Policy"] = _policy(bytes(page.body))
+        return page
 
 
-def _document(app: FastAPI, registry: ExecutorRegistry) -> dict[str, Any]:
+class Assets(StaticFiles):
+    """Files that are nobody's, and large: they may be kept, and are asked for again only if they changed."""
+
+    def file_response(self, *arguments: Any, **options: Any) -> Response:
+        response = super().file_response(*arguments, **options)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+def _policy(page: bytes) -> str:
+    """No script runs but those of this service, and the very one within the page. Its styles are made by scripts."""
+    digests = [hashlib.sha256(script).digest() for script in re.findall(rb"<script>(.*?)</script>", page, re.DOTALL)]
+    scripts = " ".join(["'self'", *(f"'sha256-{base64.b64encode(one).decode()}'" for one in digests)])
+    return (
+        f"default-src 'none'; script-src {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+        " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+def _document(app: FastAPI, registry: Mapping[str, Executor]) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     _, schemas = models_json_schema([(model, "validation") for model in _BODIES], ref_template=_REFERENCE)
     components = document.setdefault("components", {}).setdefault("schemas", {})
     components.update(schemas["$defs"])
+    _describe_keys(document, app.routes)
     for path in document["paths"].values():
-        for operation in path.values():
+        for verb, operation in path.items():
+            if verb != "get" and "503" in operation["responses"]:
+                operation["responses"]["507"] = {**operation["responses"]["503"], "description": FULL}
             for answer in operation["responses"].values():
                 _as_problem(answer)
     if registry:
         _describe_task_types(document["paths"], components, registry)
     return document
+
+
+def _describe_keys(document: dict[str, Any], routes: Sequence[BaseRoute]) -> None:
+    """Say which scope each operation asks for. No key at all is right too, as long as none was made."""
+    document["components"]["securitySchemes"] = {SCHEME: {"type": "http", "scheme": "bearer", "description": KEYS}}
+    for route in routes:
+        if not isinstance(route, DirectRoute) or route.access.scope is None:
+            continue
+        for method in route.methods or ():
+            operation = document["paths"][route.path_format][method.lower()]
+            operation["security"] = [{SCHEME: [route.access.scope.value]}, {}]
+            for status, description in REFUSED.items():
+                content = {"application/json": {"schema": _reference("Problem")}}
+                operation["responses"].setdefault(status, {"description": description, "content": content})
 
 
 def _as_problem(answer: dict[str, Any]) -> None:
@@ -86,7 +151,7 @@ def _reference(name: str) -> dict[str, Any]:
     return {"$ref": _REFERENCE.format(model=name)}
 
 
-def _describe_task_types(paths: dict[str, Any], components: dict[str, Any], registry: ExecutorRegistry) -> None:
+def _describe_task_types(paths: dict[str, Any], components: dict[str, Any], registry: Mapping[str, Executor]) -> None:
     """Make `Submission` what every task may have beside one of as many schemas as there are task types, each with an example.
 
     `Submission.TYPE` has the type and its payload, `Payload.MODEL`. No name of ours has a dot, so the models of plug-ins
@@ -132,7 +197,9 @@ def _content(paths: dict[str, Any], path: str) -> dict[str, Any]:
     return content
 
 
-def _add_payloads(components: dict[str, Any], registry: ExecutorRegistry, names: Mapping[str, str]) -> dict[str, Any]:
+def _add_payloads(
+    components: dict[str, Any], registry: Mapping[str, Executor], names: Mapping[str, str]
+) -> dict[str, Any]:
     """Add every payload model, and what it is made of, as `Payload.MODEL`; where another model has that name already, as
     `Payload.TYPE.MODEL`. Returns the schema to use for each task type's payload."""
     meanings: dict[str, str] = {}
@@ -176,7 +243,7 @@ def _own_name(name: str, submission: str, meaning: str, meanings: dict[str, str]
     return own
 
 
-def _component_names(registry: ExecutorRegistry) -> dict[str, str]:
+def _component_names(registry: Mapping[str, Executor]) -> dict[str, str]:
     """A name for each task type that OpenAPI allows (no colon), and no two alike."""
     names: dict[str, str] = {}
     for task_type in registry:

@@ -5,10 +5,22 @@ import re
 from typing import Annotated
 
 from fastapi import Query, Request
+from pydantic import AwareDatetime, BeforeValidator
+from pydantic_core import PydanticCustomError
 
 from app.core.errors import InvalidRequest
 
 Name = Annotated[str, Query(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
+
+
+def _written(given: object) -> object:
+    # Pydantic would take a number for seconds since 1970.
+    if isinstance(given, str) and re.fullmatch(r"\s*[+-]?[0-9.]+\s*", given):
+        raise PydanticCustomError("moment", "must be a moment like 2026-01-31T12:00:00Z")
+    return given
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written)]
 
 
 def refuse_unknown_query(request: Request, *known: str) -> None:
@@ -21,6 +33,15 @@ def refuse_unknown_query(request: Request, *known: str) -> None:
             raise InvalidRequest(
                 message, [{"location": ["query", name], "message": message, "type": "extra_forbidden"}]
             )
+
+
+def words_of(parameter: str, given: str | None, known: tuple[str, ...]) -> set[str]:
+    """What a parameter like `include=payload,result` names, each word once. Raises InvalidRequest."""
+    words = [] if given is None else given.split(",")
+    if len(words) != len(set(words)) or not set(words) <= set(known):
+        message = f"{parameter}: name each of {', '.join(known)} once at most, with commas between."
+        raise InvalidRequest(message, [{"location": ["query", parameter], "message": message, "type": "value_error"}])
+    return set(words)
 
 
 def encoded_cursor(before_id: int) -> str:

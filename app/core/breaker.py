@@ -1,12 +1,17 @@
 """Circuit breakers: when tasks whose dependency is down are held back, and how it is tried again. Arithmetic only."""
 
-from collections.abc import Collection, Sequence
+import hashlib
+import re
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from operator import itemgetter
 from random import Random
 
+from app.core.clock import JUMP
 from app.core.errors import PluginError
+from app.core.outbound import host_in
 
 REACHED_OVER_THE_NETWORK: tuple[type[Exception] | str, ...] = (ConnectionError, TimeoutError, "httpx.TransportError")
 EXTRA = 0.1
@@ -118,6 +123,62 @@ class Verdict:
     trouble: str | None = None
 
 
+HOST_RULE = Breaker(failures=5, window_seconds=60, open_seconds=15, ceiling_seconds=300)
+"""For every host that tasks call."""
+MOST_HOSTS = 100
+"""Remembered at a time: whoever submits tasks may invent names without end."""
+LONGEST_HOLD_SECONDS = 60.0
+"""A task that is put off looks again after this at the latest: somebody may have closed the breaker."""
+PROBED_SECONDS = 5.0
+"""How long is waited for a probe that is under way."""
+_HOST = "host:"
+_NAME = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+
+
+def host_breaker(url: str) -> str | None:
+    """The name of the breaker of the host that a URL leads to, like `host:api.example.com:443`; None for no URL. One that
+    would be too long, or has other characters, is shortened to a digest."""
+    place = host_in(url)
+    if place is None:
+        return None
+    name = f"{_HOST}{place[0]}:{place[1]}"
+    if _NAME.fullmatch(name):
+        return name
+    return f"{_HOST}{hashlib.sha256(place[0].encode()).hexdigest()[:32]}:{place[1]}"
+
+
+def is_of_host(name: str) -> bool:
+    """Whether a breaker is that of a host."""
+    return name.startswith(_HOST)
+
+
+def forgettable(circuit: Circuit, now: datetime) -> bool:
+    """Whether the breaker of a host says nothing any more: its failures are old, or it has been half open for long with
+    nobody asking."""
+    if circuit.state is BreakerState.CLOSED:
+        return is_stale(circuit, HOST_RULE, now)
+    ceiling = timedelta(seconds=HOST_RULE.ceiling_seconds or 0)
+    return circuit.open_until is not None and now - circuit.open_until > ceiling
+
+
+def crowded_out(circuits: Iterable[Circuit]) -> Circuit | None:
+    """Which of the hosts makes place for another one: of the closed the one that began to fail first. None if all are
+    open: what is held back now matters more than what may come."""
+    closed = [(one.window_started_at, one) for one in circuits if one.state is BreakerState.CLOSED]
+    dated = [(began, one) for began, one in closed if began is not None]
+    return min(dated, key=itemgetter(0))[1] if dated else None
+
+
+def put_off_until(circuit: Circuit, now: datetime, random: Random) -> datetime:
+    """When a task looks again that the breaker of its host does not let through: when that may be tried, not all at once."""
+    until = (
+        circuit.open_until if circuit.state_at(now) is BreakerState.OPEN else now + timedelta(seconds=PROBED_SECONDS)
+    )
+    longest = now + timedelta(seconds=LONGEST_HOLD_SECONDS)
+    wait = min(until or longest, longest) - now
+    return now + wait * random.uniform(1.0, 1.2)
+
+
 def judge(circuit: Circuit | None, rule: Breaker, verdict: Verdict, now: datetime, random: Random) -> Circuit | None:
     """What a breaker becomes after one attempt. None: closed, with nothing to remember."""
     if circuit is None or circuit.state is BreakerState.CLOSED:
@@ -179,6 +240,16 @@ def places(circuit: Circuit, rule: Breaker, now: datetime) -> int:
 def let_through(circuit: Circuit, claimed: Sequence[Lease], now: datetime) -> Circuit:
     """The breaker once these were let through too."""
     return replace(circuit, state=circuit.state_at(now), let_through=(*circuit.let_through, *claimed))
+
+
+def brought_back(circuit: Circuit, now: datetime) -> Circuit:
+    """The breaker after the clock was set back: what it dates later than now is taken to have happened now."""
+    opened_at, until, window = circuit.opened_at, circuit.open_until, circuit.window_started_at
+    if opened_at is not None and opened_at > now + JUMP:
+        circuit = replace(circuit, opened_at=now, open_until=None if until is None else now + (until - opened_at))
+    if window is not None and window > now + JUMP:
+        circuit = replace(circuit, window_started_at=now)
+    return circuit
 
 
 def trip(name: str, reason: str, seconds: float | None, now: datetime) -> Circuit:

@@ -25,14 +25,15 @@ def from_milliseconds(milliseconds: int) -> datetime:
     return _EPOCH + timedelta(milliseconds=milliseconds)
 
 
+JUMP = timedelta(seconds=2)
+"""Clocks that are closer together than this are taken for the same."""
+
+
 class JumpDetector:
-    """Compares wall and monotonic time, both in seconds, and remembers when they last came apart.
+    """Compares wall and monotonic time, both in seconds, and remembers when they last came apart: when a person, a time
+    server or a host that woke has set the clock."""
 
-    A host that sleeps or whose clock is set makes every lease look expired (or endless). Whoever sweeps must first give
-    the workers one full lease to renew.
-    """
-
-    def __init__(self, tolerance_seconds: float = 2.0) -> None:
+    def __init__(self, tolerance_seconds: float = JUMP.total_seconds()) -> None:
         self._tolerance = tolerance_seconds
         self._offset: float | None = None
         self._jumped_at: float | None = None

@@ -4,9 +4,13 @@ AppError
 ├── SettingsError            a setting is wrong; the process cannot start
 ├── PluginError              an executor module cannot be loaded or declares nonsense
 ├── StoreError
-│   ├── StoreUnavailable     the database cannot be written in time (busy, full, read-only)
-│   │   └── StoreDamaged     the database file is broken, or no database
+│   ├── StoreUnavailable     the database or the folder of files cannot be used now (busy, read-only, away)
+│   │   ├── StoreFull        its disk is full
+│   │   ├── StoreDamaged     the database file is broken, or no database
+│   │   ├── StoreContended   the transaction was undone to let another one through
+│   │   └── OutcomeUnknown   the connection was lost during the commit, and nobody could be asked what came of it
 │   └── SchemaError          the database's schema cannot be brought to the version this program needs
+├── BrokerUnavailable        the broker cannot be used now; work is found by looking
 ├── InvalidRequest           what the caller sent is refused; nothing was stored
 │   ├── MalformedJson        the body is no JSON that every store can keep
 │   ├── UnknownTaskType      no executor has that name
@@ -17,7 +21,13 @@ AppError
 │   └── IdempotencyMismatch  the idempotency key was used before with another body
 ├── TooLarge                 a body, payload or result is over its limit
 ├── UnsupportedMediaType     the body is declared as something other than JSON
+├── Forbidden                the key may not do this
+├── QuotaExceeded            the tenant has as many tasks waiting as it may
 ├── Overloaded               as much of this goes on already as may; trying again later may work
+│   └── QueueFull            as many tasks wait in the queue as may
+├── OutboundError            a request to another host came to nothing
+│   ├── OutboundRefused      it is not allowed; trying again will not help
+│   └── OutboundFailed       the host could not be reached, or did not answer properly and in time
 └── LeaseLost                the worker's right to finish an attempt is gone
 """
 
@@ -41,15 +51,31 @@ class StoreError(AppError):
 
 
 class StoreUnavailable(StoreError):
-    """The database could not be written within its deadline; trying again later may work."""
+    """The database or the folder of files could not be used within its deadline; trying again later may work."""
+
+
+class StoreFull(StoreUnavailable):
+    """The disk of the database or of the files has no room; trying again may work once somebody has made some."""
 
 
 class StoreDamaged(StoreUnavailable):
     """The file is no database, or a broken one; waiting will not mend it."""
 
 
+class StoreContended(StoreUnavailable):
+    """The store undid the transaction to let another one through; it may be done again at once."""
+
+
+class OutcomeUnknown(StoreUnavailable):
+    """The connection was lost during the commit, and the store could not be asked in time what came of it."""
+
+
 class SchemaError(StoreError):
     """The schema could not be brought to the version this program needs."""
+
+
+class BrokerUnavailable(AppError):
+    """The broker did not do what was asked. Nothing is lost by it: everyone looks at the rows now and then."""
 
 
 class InvalidRequest(AppError):
@@ -123,12 +149,52 @@ class TooLarge(AppError):
         self.limit_bytes = limit_bytes
 
 
+class QuotaExceeded(AppError):
+    """`tenant` has `most` tasks waiting, as many as it may."""
+
+    def __init__(self, tenant: str, most: int) -> None:
+        super().__init__(f"Tenant {tenant} may have {most} tasks waiting; try again when some have run.")
+        self.tenant = tenant
+        self.most = most
+
+
+class Forbidden(AppError):
+    """The caller's key may not do this."""
+
+
 class UnsupportedMediaType(AppError):
     """The body is not declared as JSON."""
 
 
 class Overloaded(AppError):
-    """A limit on what may go on at once is reached."""
+    """A limit on what may go on at once is reached. `retry_after_seconds` is when there should be room again, None where
+    nobody can tell."""
+
+    def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class QueueFull(Overloaded):
+    """As many tasks wait in `queue` as may."""
+
+    def __init__(self, queue: str, depth: int, max_depth: int, retry_after_seconds: float) -> None:
+        waiting = f"{depth} tasks wait in queue {queue}, and" if depth < max_depth else f"Queue {queue} is full:"
+        super().__init__(f"{waiting} at most {max_depth} may wait in it.", retry_after_seconds)
+        self.queue = queue
+        self.max_depth = max_depth
+
+
+class OutboundError(AppError):
+    """A request to another host came to nothing."""
+
+
+class OutboundRefused(OutboundError):
+    """The address may not be asked, or not in this way: trying again will not help."""
+
+
+class OutboundFailed(OutboundError):
+    """The host could not be reached, or did not answer properly and in time; trying again may work."""
 
 
 class LeaseLost(AppError):

@@ -7,9 +7,14 @@ from typing import Any, TypeVar
 
 import structlog
 
+from app.core.alerts import Alert
 from app.core.breaker import Circuit
+from app.core.keys import ApiKey
 from app.core.lifecycle import Change
+from app.core.limits import QueueRule
 from app.core.task import ClaimedTask, NewTask, Task
+from app.core.values import value
+from app.core.webhook import Webhook
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,7 @@ class TasksClaimed:
     tasks: tuple[ClaimedTask, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settlement:
     """One attempt's end: which task, how it ended (the outcome's word), what the task became, how long it ran."""
 
@@ -54,7 +59,7 @@ class LeasesRefused:
 
 @dataclass(frozen=True, slots=True)
 class TaskProgressed:
-    """Some running tasks said how far they are."""
+    """Some tasks said how far they are, or something else."""
 
     ids: tuple[int, ...]
 
@@ -117,7 +122,30 @@ class TasksPromoted:
 
 @dataclass(frozen=True, slots=True)
 class TasksExpired:
+    """They had not started in time; `pairs` has queue and task type of each."""
+
     ids: tuple[int, ...]
+    pairs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TasksAdmitted:
+    """Blocked tasks got a place of their concurrency key, and wait for a worker now."""
+
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePlacesFreed:
+    """Where a limit held tasks back, some may start now."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueChanged:
+    """A person paused or resumed a queue, or changed its limits."""
+
+    before: QueueRule
+    after: QueueRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +165,61 @@ class FileStored:
 @dataclass(frozen=True, slots=True)
 class FilesRemoved:
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCreated:
+    """There is a new API key."""
+
+    key: ApiKey
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRevoked:
+    """An API key opens nothing any more."""
+
+    key: ApiKey
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookCreated:
+    """Somebody is to be told of what ends from now on."""
+
+    webhook: Webhook
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookChanged:
+    """A person changed a subscription, or switched it on or off."""
+
+    before: Webhook
+    after: Webhook
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookRemoved:
+    webhook: Webhook
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookSwitchedOff:
+    """The receiver of a subscription counts as dead, so nothing new is told to it."""
+
+    webhook: Webhook
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """Somebody began a session with an API key."""
+
+    key: ApiKey
+
+
+@dataclass(frozen=True, slots=True)
+class SignedOut:
+    """Somebody ended a session."""
+
+    key: ApiKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +279,14 @@ class WorkerStopped:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsServed:
+    """A worker answers scrapes here."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunnerStarted:
     worker_id: str
     pid: int
@@ -212,10 +303,54 @@ class RunnerDied:
 
 
 @dataclass(frozen=True, slots=True)
+class RunnersResized:
+    """A worker that scales by itself has so many runners from now on."""
+
+    worker_id: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunnersFailing:
+    """Several runners in a row died before they were ready; `evidence` is that of the last. They are tried again."""
+
+    worker_id: str
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class AlertFired:
+    alert: Alert
+
+
+@dataclass(frozen=True, slots=True)
+class AlertCleared:
+    alert: Alert
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeFailed:
+    """A channel did not take what it was to be told of an alert; it is tried again unless somebody `gave_up`."""
+
+    channel: str
+    reason: str
+    gave_up: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ClockJumped:
-    """Wall and monotonic time came apart; sweeping waits one lease."""
+    """Wall and monotonic time came apart: the clock was set, ahead by so many seconds (back, if they are negative)."""
 
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BroughtBack:
+    """After the clock was set back, so many tasks and breakers that were dated ahead of it are no longer."""
+
+    tasks: int
+    breakers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +359,44 @@ class StoreTroubled:
 
     what: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogGrown:
+    """The database's write-ahead log is too long, and cannot be cut off now."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSuspect:
+    """Something about the store should be seen to, although it works: an unsafe library, a server that does not wait for
+    its disk."""
+
+    warning: str
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerLost:
+    """The broker at `name` cannot be used; until it can, work is found by looking."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerStrange:
+    """So many messages were in the streams of the broker at `name` that are none of ours. Each is worth one look."""
+
+    name: str
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerFound:
+    """The broker at `name` can be used (again)."""
+
+    name: str
 
 
 Event = TypeVar("Event")

@@ -12,6 +12,18 @@ ANY_TYPE = "application/octet-stream"
 _CONTENT_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,63}/[A-Za-z0-9!#$&^_.+-]{1,63}")
 
 
+SERVED = frozenset(
+    {
+        *(f"image/{kind}" for kind in ("png", "jpeg", "gif", "webp", "avif", "bmp", "tiff")),
+        *(f"audio/{kind}" for kind in ("mpeg", "ogg", "wav", "flac", "mp4")),
+        *(f"video/{kind}" for kind in ("mp4", "webm", "ogg")),
+        *("text/plain", "text/csv", "text/markdown", "application/json", "application/x-ndjson", "application/pdf"),
+        *("application/zip", "application/gzip", "application/x-tar", ANY_TYPE),
+    }
+)
+"""What a browser shows or saves, and never runs."""
+
+
 class Role(StrEnum):
     """What a file is to a task. A temporary one goes when the task ends."""
 
@@ -25,7 +37,7 @@ class StoredFile:
     """One row of `files`. `id` is 32 hexadecimal digits nobody can guess, `size` counts bytes, `sha256` is hexadecimal.
 
     `name` is a label that came from outside, for people; it is never a path. `expires_at` is when it is deleted; None
-    while a task keeps it.
+    while a task keeps it. `tenant` is whose it is, empty where it belongs to none.
     """
 
     id: str
@@ -35,6 +47,7 @@ class StoredFile:
     sha256: str
     created_at: datetime
     expires_at: datetime | None = None
+    tenant: str = ""
 
 
 def label_of(name: str | None) -> str:
@@ -49,3 +62,8 @@ def content_type_of(declared: str | None) -> str:
     """A declared media type without its parameters; `application/octet-stream` for what is none."""
     media_type = (declared or "").split(";", 1)[0].strip().lower()
     return media_type if _CONTENT_TYPE.fullmatch(media_type) else ANY_TYPE
+
+
+def served_as(content_type: str) -> str:
+    """The media type a file is sent with: the one its sender declared if that is harmless, else that of mere bytes."""
+    return content_type if content_type in SERVED else ANY_TYPE

@@ -10,9 +10,10 @@ from app.core.errors import Conflict, InvalidRequest
 from app.core.fingerprint import fingerprint
 from app.core.retry import RetryPolicy
 from app.core.task import WAITING, FailureReason, JsonText, Status, Task, TaskError, rank_of
+from app.core.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Completed:
     """The executor returned; `result` is its value as JSON text."""
 
@@ -91,7 +92,7 @@ class Policy:
     priority_step_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Change:
     """What a running task becomes. Written with one statement that matches only while `lease` holds.
 
@@ -258,7 +259,8 @@ class Edit:
 def edited(task: Task, edit: Edit, now: datetime, priority_step_seconds: float) -> dict[str, Any]:
     """The columns a waiting `task` gets. Raises InvalidRequest where the new values do not go together.
 
-    A new moment makes a pending task scheduled and a scheduled one due; `scheduled_at` None means now.
+    A new moment makes a pending task scheduled and a scheduled one due; `scheduled_at` None means now. One with a concurrency
+    key that is due is blocked until it gets a place.
     """
     values = dict(edit.values)
     if "max_attempts" in values and values["max_attempts"] <= task.attempts:
@@ -267,9 +269,11 @@ def edited(task: Task, edit: Edit, now: datetime, priority_step_seconds: float) 
     if "scheduled_at" in values:
         ready_at = max(values["scheduled_at"] or now, now)
         values["rank"] = rank_of(ready_at, priority, priority_step_seconds)
-        if task.status is not Status.BLOCKED:
+        keyed = task.concurrency_key is not None
+        if task.status is not Status.BLOCKED or keyed:
             values["status"] = _waiting_status(task, ready_at > now)
-        if values.get("status", task.status) is not Status.PENDING:
+        ready = (Status.PENDING, Status.BLOCKED) if keyed else (Status.PENDING,)
+        if values.get("status", task.status) not in ready:
             values["scheduled_at"] = ready_at
         if task.expires_at is not None and task.started_at is None and task.expires_at <= ready_at:
             raise _wrong("scheduled_at", f"must be before expires_at, {task.expires_at.isoformat()}")
@@ -284,7 +288,7 @@ def _wrong(field: str, message: str) -> InvalidRequest:
 
 def _waiting_status(task: Task, delayed: bool) -> Status:
     if not delayed:
-        return Status.PENDING
+        return Status.PENDING if task.concurrency_key is None else Status.BLOCKED
     return Status.RETRYING if task.status is Status.RETRYING else Status.SCHEDULED
 
 

@@ -2,7 +2,9 @@
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
 import structlog
@@ -14,12 +16,22 @@ from app.core.task import Status, TaskError
 FEW = 4
 """Up to this many tasks in one event get a line each; more share one, so that logging never costs more than the work."""
 
+TROUBLE_SECONDS = 10.0
+"""Trouble of one kind with the store gets a line this often at most."""
+
+TRACES = ("traceback", "exception", "stack")
+"""Fields that have several lines."""
+
+FORESEEN = ("Fail", "Retry", "OutboundFailed", "UnexpectedStatus")
+"""Errors whose message says what there is to say: an executor gave a reason, another host let us down."""
+
 CHATTY = ("alembic", "uvicorn.error", "aiosqlite", "asyncio", "sse_starlette", "httpx", "httpcore")
 """Libraries that tell what they are about to do; only their warnings are of use, unless one debugs."""
 
 
-def configure_logging(level: str, style: str, stream: TextIO = sys.stderr) -> None:
-    """One form for our lines and everyone else's: for people on a terminal, one JSON object a line otherwise."""
+def configure_logging(level: str, style: str, stream: TextIO = sys.stderr, redact: Callable[[str], str] = str) -> None:
+    """One form for our lines and everyone else's: for people on a terminal, one JSON object a line otherwise. Each goes through
+    `redact` as it is written."""
     people = style == "console" or (style == "auto" and stream.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -32,10 +44,12 @@ def configure_logging(level: str, style: str, stream: TextIO = sys.stderr) -> No
         else structlog.processors.JSONRenderer()
     )
     finish: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
-    if not people:
+    if people:
+        finish.append(_printable)
+    else:
         finish.append(structlog.processors.format_exc_info)
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()], processors=[*finish, renderer]
+    formatter = _Redacted(
+        redact, foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()], processors=[*finish, renderer]
     )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter)
@@ -58,11 +72,38 @@ def configure_logging(level: str, style: str, stream: TextIO = sys.stderr) -> No
     )
 
 
+def _printable(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What came from outside may hold characters that make a line of their own, or that a terminal obeys. JSON has them
+    escaped; a traceback keeps its lines."""
+    for name, value in fields.items():
+        if isinstance(value, str) and not value.isprintable():
+            lines = value.split("\n") if name in TRACES else [value]
+            fields[name] = "\n".join(_escaped(line) for line in lines)
+    return fields
+
+
+def _escaped(text: str) -> str:
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+class _Redacted(structlog.stdlib.ProcessorFormatter):
+    """The last thing that happens to a line, whoever wrote it."""
+
+    def __init__(self, redact: Callable[[str], str], **options: Any) -> None:
+        super().__init__(**options)
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._redact(super().format(record))
+
+
 class LogSubscriber:
     """Writes the service's log lines about tasks, workers and runners. Nobody else does. No payloads, no results."""
 
-    def __init__(self, bus: EventBus) -> None:
+    def __init__(self, bus: EventBus, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._log = structlog.get_logger("app")
+        self._monotonic = monotonic
+        self._troubles: dict[str, _Trouble] = {}
         listeners: tuple[tuple[type, Callable[[Any], None]], ...] = (
             (events.TasksSubmitted, self._submitted),
             (events.TasksClaimed, self._claimed),
@@ -83,18 +124,39 @@ class LogSubscriber:
                 lambda event: self._log.info("file stored", file=event.id, size=event.size, task=event.task_id),
             ),
             (events.FilesRemoved, lambda event: self._log.info("files removed", files=event.count)),
+            (events.KeyCreated, self._about_key("key created")),
+            (events.KeyRevoked, self._about_key("key revoked")),
+            (events.WebhookCreated, self._about_webhook("webhook created")),
+            (events.WebhookChanged, self._webhook_changed),
+            (events.WebhookRemoved, self._about_webhook("webhook removed")),
+            (events.WebhookSwitchedOff, self._webhook_switched_off),
+            (events.SignedIn, self._about_key("signed in")),
+            (events.SignedOut, self._about_key("signed out")),
             (events.BreakerOpened, self._breaker_opened("breaker opened")),
             (events.BreakerTripped, self._breaker_opened("breaker tripped by hand")),
             (events.BreakerProbed, lambda event: self._log.info("breaker tries again", breaker=event.name)),
             (events.BreakerClosed, lambda event: self._log.info("breaker closed", breaker=event.name)),
             (events.BreakerReset, lambda event: self._log.info("breaker reset by hand", breaker=event.name)),
+            (events.QueueChanged, self._queue_changed),
             (events.WorkerStarted, self._worker_started),
             (events.WorkerStopping, self._worker_stopping),
             (events.WorkerStopped, lambda event: self._log.info("worker stopped", worker=event.worker_id)),
+            (events.MetricsServed, lambda event: self._log.info("metrics served", host=event.host, port=event.port)),
             (events.RunnerStarted, self._runner_started),
             (events.RunnerDied, self._runner_died),
+            (events.RunnersResized, self._runners_resized),
+            (events.RunnersFailing, self._runners_failing),
+            (events.AlertFired, self._about_alert("alert fires")),
+            (events.AlertCleared, self._about_alert("alert cleared")),
+            (events.NoticeFailed, self._notice_failed),
             (events.ClockJumped, self._clock_jumped),
+            (events.BroughtBack, self._brought_back),
             (events.StoreTroubled, self._store_troubled),
+            (events.LogGrown, self._log_grown),
+            (events.StoreSuspect, lambda event: self._log.warning(event.warning)),
+            (events.BrokerLost, self._broker_lost),
+            (events.BrokerStrange, self._broker_strange),
+            (events.BrokerFound, lambda event: self._log.info("the broker can be used", broker=event.name)),
         )
         for kind, listener in listeners:
             bus.subscribe(kind, listener)
@@ -150,6 +212,38 @@ class LogSubscriber:
     def _expired(self, event: events.TasksExpired) -> None:
         self._log.warning("expired before they started", tasks=list(event.ids[:20]), count=len(event.ids))
 
+    def _about_key(self, what: str) -> Callable[[Any], None]:
+        def write(event: events.KeyCreated | events.KeyRevoked | events.SignedIn | events.SignedOut) -> None:
+            key = event.key
+            self._log.info(what, key=key.id, name=key.name, scopes=list(key.scopes), tenant=key.tenant)
+
+        return write
+
+    def _about_webhook(self, what: str) -> Callable[[Any], None]:
+        def write(event: events.WebhookCreated | events.WebhookRemoved) -> None:
+            self._log.info(what, webhook=event.webhook.id, tenant=event.webhook.tenant)
+
+        return write
+
+    def _webhook_changed(self, event: events.WebhookChanged) -> None:
+        before, after = event.before, event.after
+        what = "webhook changed by hand"
+        if before.enabled != after.enabled:
+            what = "webhook switched on by hand" if after.enabled else "webhook switched off by hand"
+        self._log.info(what, webhook=after.id, tenant=after.tenant)
+
+    def _webhook_switched_off(self, event: events.WebhookSwitchedOff) -> None:
+        one = event.webhook
+        since = one.failing_since.isoformat() if one.failing_since else None
+        self._log.warning(
+            "webhook switched off, its receiver is dead",
+            webhook=one.id,
+            tenant=one.tenant,
+            failures=one.failures,
+            failing_since=since,
+            reason=str(one.switched_off_reason)[:200],
+        )
+
     def _breaker_opened(self, what: str) -> Callable[[Any], None]:
         def write(event: events.BreakerOpened | events.BreakerTripped) -> None:
             circuit = event.circuit
@@ -157,6 +251,12 @@ class LogSubscriber:
             self._log.warning(what, breaker=circuit.name, reason=str(circuit.reason)[:200], until=until)
 
         return write
+
+    def _queue_changed(self, event: events.QueueChanged) -> None:
+        before, after = asdict(event.before), asdict(event.after)
+        unsteered = ("name", "tokens", "refilled_at")
+        changes = {name: value for name, value in after.items() if name not in unsteered and value != before[name]}
+        self._log.info("queue changed by hand", queue=event.after.name, **changes)
 
     def _worker_started(self, event: events.WorkerStarted) -> None:
         self._log.info(
@@ -180,15 +280,71 @@ class LogSubscriber:
             "runner died", worker=event.worker_id, pid=event.pid, evidence=event.evidence, attempts=event.attempts
         )
 
+    def _runners_resized(self, event: events.RunnersResized) -> None:
+        self._log.info("runners resized", worker=event.worker_id, before=event.before, after=event.after)
+
+    def _runners_failing(self, event: events.RunnersFailing) -> None:
+        self._log.error(
+            "runners die before they are ready, trying again", worker=event.worker_id, evidence=event.evidence
+        )
+
+    def _about_alert(self, what: str) -> Callable[[Any], None]:
+        def write(event: events.AlertFired | events.AlertCleared) -> None:
+            alert = event.alert
+            log = self._log.warning if isinstance(event, events.AlertFired) else self._log.info
+            log(what, alert=alert.id, rule=alert.rule, subject=alert.subject, found=alert.what)
+
+        return write
+
+    def _notice_failed(self, event: events.NoticeFailed) -> None:
+        line = "an alert was not told, given up" if event.gave_up else "an alert was not told, trying again"
+        self._log.warning(line, channel=event.channel, reason=event.reason)
+
     def _clock_jumped(self, event: events.ClockJumped) -> None:
-        self._log.warning("the wall clock jumped; not sweeping for one lease", seconds=round(event.seconds, 3))
+        self._log.warning("the wall clock was set", seconds=round(event.seconds, 3))
+
+    def _brought_back(self, event: events.BroughtBack) -> None:
+        self._log.warning("brought back what was dated ahead of the clock", tasks=event.tasks, breakers=event.breakers)
 
     def _store_troubled(self, event: events.StoreTroubled) -> None:
-        self._log.warning("the database cannot be used now, trying again", what=event.what, reason=event.reason)
+        self._warn_seldom(
+            event.what, "the store cannot be used now, trying again", what=event.what, reason=event.reason
+        )
+
+    def _broker_lost(self, event: events.BrokerLost) -> None:
+        line = "the broker cannot be used now; work is found by looking until it can"
+        self._warn_seldom("broker", line, broker=event.name, reason=event.reason)
+
+    def _broker_strange(self, event: events.BrokerStrange) -> None:
+        line = "somebody else writes into the streams of the broker (BROKER_PREFIX)"
+        self._warn_seldom("strange", line, broker=event.name, messages=event.messages)
+
+    def _log_grown(self, event: events.LogGrown) -> None:
+        self._warn_seldom(
+            "log", "the log of the database grows: somebody has been reading in it for long", bytes=event.size
+        )
+
+    def _warn_seldom(self, kind: str, line: str, **fields: Any) -> None:
+        """A full disk fails every try of everything, many a second, which must not fill the disk with lines too."""
+        now = self._monotonic()
+        trouble = self._troubles.setdefault(kind, _Trouble())
+        if trouble.told_at is not None and now - trouble.told_at < TROUBLE_SECONDS:
+            trouble.untold += 1
+            return
+        untold = {"untold": trouble.untold} if trouble.untold else {}
+        self._troubles[kind] = _Trouble(now)
+        self._log.warning(line, **fields, **untold)
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """When one kind of trouble with the store was last told, and how often it came since."""
+
+    told_at: float | None = None
+    untold: int = 0
 
 
 def _unforeseen(error: TaskError) -> bool:
-    """Whether its traceback tells more than its message: an executor that gives a reason has said what there is to say,
-    unless another error made it."""
+    """Whether its traceback tells more than its message: it is none of those that say it all, or another error made it."""
     caused = "\nThe above exception was the direct cause of the following exception:\n" in (error.traceback or "")
-    return error.traceback is not None and (caused or error.type not in ("Fail", "Retry"))
+    return error.traceback is not None and (caused or error.type not in FORESEEN)

@@ -4,6 +4,7 @@ A plain attempt has a runner to itself; attempts of `async def` executors share 
 a time. Short work is held a little ahead (depth above one) so that a runner never waits for the database.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -42,6 +43,48 @@ class Room:
 
     plain: int
     shared: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An attempt that is claimed and in no runner yet. `alone`: nothing else may be in its runner."""
+
+    kind: Kind
+    alone: bool = False
+
+
+def places(
+    loads: Sequence[Load], waiting: Sequence[Waiting], *, concurrency: int, rooms: Sequence[int | None]
+) -> list[int | None]:
+    """Which runner takes each of `waiting`, in that order, as a place in `loads`; None where it has to wait on.
+
+    The emptiest runner that fits takes it. `rooms` says how many more each runner may be given at all, None any number.
+    """
+    plain = [load.plain for load in loads]
+    shared = [load.shared for load in loads]
+    closed = [load.reserved for load in loads]
+    left = [sys.maxsize if room is None else room for room in rooms]
+    chosen: list[int | None] = []
+    for one in waiting:
+        best, least = None, sys.maxsize
+        for place, is_closed in enumerate(closed):
+            inside = plain[place] + shared[place]
+            if is_closed or inside >= least or left[place] <= 0:
+                continue
+            if one.alone:
+                fits = not inside
+            elif one.kind == "plain":
+                fits = not shared[place] and plain[place] <= MOST_AHEAD
+            else:
+                fits = not plain[place] and shared[place] < concurrency + MOST_AHEAD
+            if fits:
+                best, least = place, inside
+        chosen.append(best)
+        if best is not None:
+            (plain if one.kind == "plain" else shared)[best] += 1
+            left[best] -= 1
+            closed[best] = one.alone
+    return chosen
 
 
 def ahead(slowest_mean_seconds: float | None) -> int:

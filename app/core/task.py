@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import NewType
 
 from app.core.clock import to_milliseconds
+from app.core.values import value
 
 JsonText = NewType("JsonText", str)
 """Strict JSON as text: checked where it came in, stored and handed on as it is."""
@@ -48,7 +49,7 @@ def rank_of(ready_at: datetime, priority: int, priority_step_seconds: float) -> 
     return to_milliseconds(ready_at) - round(priority * priority_step_seconds * 1000)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TaskError:
     """Why an attempt did not complete. `attempt` counts from 1."""
 
@@ -59,13 +60,15 @@ class TaskError:
     traceback: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NewTask:
     """A task as it was asked for, validated, every default filled in, not yet stored.
 
     `metadata`, `payload` and `retry` (a RetryPolicy of its own) are JSON objects as text; `retry_for_seconds` is the time all
     attempts have together, from when it is due. `request_hash` belongs to the idempotency key. `file_ids` are the
-    uploaded files that the payload names, each once.
+    uploaded files that the payload names, each once. `tenant` is whose it is, empty where it belongs to none. At most
+    `concurrency_limit` tasks run at once that have the same `concurrency_key`. `webhook_url` is told of the end.
+    `traceparent` and `tracestate` are the trace it belongs to, as `core/trace` checked them.
     """
 
     task_type: str
@@ -86,9 +89,14 @@ class NewTask:
     retry: JsonText | None = None
     retry_for_seconds: float | None = None
     file_ids: tuple[str, ...] = ()
+    tenant: str = ""
+    concurrency_key: str | None = None
+    concurrency_limit: int | None = None
+    webhook_url: str | None = None
+    tracestate: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Task:
     """One row of `tasks`. `payload`, `result`, `error`, `progress`, `metadata` and `retry` are JSON text, None where not
     read. `fingerprint` stands for the cause of a failure; `resolved_at` and `resolution` say that somebody dealt with it.
@@ -132,13 +140,18 @@ class Task:
     fingerprint: str | None = None
     resolved_at: datetime | None = None
     resolution: str | None = None
+    tenant: str = ""
+    concurrency_key: str | None = None
+    concurrency_limit: int | None = None
+    webhook_url: str | None = None
+    tracestate: str | None = None
 
     @property
     def finished(self) -> bool:
         return self.status in TERMINAL
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ClaimedTask:
     """What a worker needs to run one attempt. `lease` is the fence every later write must carry."""
 
@@ -152,6 +165,9 @@ class ClaimedTask:
     rank: int
     runs_alone: bool
     traceparent: str | None = None
+    priority: int = 0
+    concurrency_key: str | None = None
+    tracestate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,18 +8,24 @@ from sqlalchemy import ColumnElement, delete, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.breaker import Circuit, Lease
-from app.models import tables
+from app.models import dialects, tables
 from app.models.dialects import given_rows, insert_or, whole
 from app.models.tables import breakers, tasks
 
 _FIELDS = tuple(breakers.c[name] for name in Circuit.__dataclass_fields__)
 _all = select(*_FIELDS).order_by(breakers.c.name)
-_all_for_change = _all.with_for_update()
+_given = given_rows("rows")
 
 
-async def found(connection: AsyncConnection, *, for_change: bool = False) -> dict[str, Circuit]:
-    """Every row there is, by name; locked if it is to be changed."""
-    rows = await connection.execute(_all_for_change if for_change else _all)
+async def reserve(connection: AsyncConnection, names: Collection[str]) -> None:
+    """Have these to ourselves until the transaction ends. Whoever waits here holds tasks and places of concurrency keys at
+    most, which nobody waits for who is past this point."""
+    await dialects.reserve(connection, 0, names)
+
+
+async def found(connection: AsyncConnection) -> dict[str, Circuit]:
+    """Every row there is, by name."""
+    rows = await connection.execute(_all)
     circuits = (Circuit(**{**row, "let_through": _leases(row["let_through"])}) for row in rows.mappings())
     return {circuit.name: circuit for circuit in circuits}
 
@@ -41,7 +47,6 @@ async def remove(connection: AsyncConnection, names: Collection[str]) -> None:
     await connection.execute(delete(breakers).where(breakers.c.name.in_(names)))
 
 
-_given = given_rows("rows")
 _running = select(tasks.c.id, tasks.c.lease).join_from(
     _given,
     tasks,

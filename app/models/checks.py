@@ -1,18 +1,24 @@
 """The invariants of the store as questions, each of which finds the rows that break it. Reads only.
 
-What SQL constraints forbid is asked again: a constraint does not bind who writes the file by other means, nor a file that
-is damaged.
+What SQL constraints forbid is asked again: a constraint does not bind who writes the file by other means, or drops it, nor
+a file that is damaged.
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Select, Table, exc, inspect, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.core.errors import StoreDamaged
 from app.core.file import Role
 from app.core.task import TERMINAL, UNFINISHED, Status
 from app.models import migrate
+from app.models.dialects import json_test
+from app.models.tables import metadata
+
+ROWS_AT_ONCE = 100
 
 
 def _listed(words: Collection[str]) -> str:
@@ -99,16 +105,23 @@ CHECKS = (
     ),
     Check(
         "unique key",
-        "no two unfinished tasks have one unique key",
-        f"SELECT id FROM tasks WHERE status IN ({_listed(UNFINISHED)}) AND unique_key IN ("
-        f"SELECT unique_key FROM tasks WHERE unique_key IS NOT NULL AND status IN ({_listed(UNFINISHED)})"
-        " GROUP BY unique_key HAVING count(*) > 1)",
+        "no two unfinished tasks of one tenant have one unique key",
+        f"SELECT id FROM tasks WHERE status IN ({_listed(UNFINISHED)}) AND (tenant, unique_key) IN ("
+        f"SELECT tenant, unique_key FROM tasks WHERE unique_key IS NOT NULL AND status IN ({_listed(UNFINISHED)})"
+        " GROUP BY tenant, unique_key HAVING count(*) > 1)",
     ),
     Check(
         "idempotency key",
-        "no two tasks have one idempotency key",
-        "SELECT id FROM tasks WHERE idempotency_key IN (SELECT idempotency_key FROM tasks"
-        " WHERE idempotency_key IS NOT NULL GROUP BY idempotency_key HAVING count(*) > 1)",
+        "no two tasks of one tenant have one idempotency key",
+        "SELECT id FROM tasks WHERE (tenant, idempotency_key) IN (SELECT tenant, idempotency_key FROM tasks"
+        " WHERE idempotency_key IS NOT NULL GROUP BY tenant, idempotency_key HAVING count(*) > 1)",
+    ),
+    Check(
+        "places",
+        "of the tasks with one concurrency key no more are ready or run than may",
+        "SELECT id FROM tasks WHERE status IN ('pending', 'running') AND concurrency_key IN ("
+        "SELECT concurrency_key FROM tasks WHERE concurrency_key IS NOT NULL AND status IN ('pending', 'running')"
+        " GROUP BY concurrency_key HAVING count(*) > max(concurrency_limit))",
     ),
     Check(
         "checkpoints",
@@ -121,6 +134,14 @@ CHECKS = (
         "SELECT id FROM files WHERE expires_at IS NULL"
         " AND NOT EXISTS (SELECT 1 FROM task_files WHERE file_id = files.id)",
         noun="file",
+    ),
+    Check(
+        "tenants",
+        "what a tenant's task keeps and belongs to is the tenant's",
+        "SELECT task_id FROM task_files JOIN tasks ON tasks.id = task_id JOIN files ON files.id = file_id"
+        " WHERE tasks.tenant <> '' AND files.tenant <> tasks.tenant"
+        " UNION SELECT child.id FROM tasks child JOIN tasks parent ON parent.id = child.parent_id"
+        " WHERE child.tenant <> '' AND parent.tenant <> child.tenant",
     ),
     Check(
         "temporary files",
@@ -147,30 +168,51 @@ CHECKS = (
 
 async def breaking(connection: AsyncConnection, check: Check) -> list[str]:
     """The ids of the rows that break an invariant, lowest first."""
-    return [str(id_) for id_ in sorted(set(await connection.scalars(text(check.statement))))]
+    statement = check.statement
+    if "json_valid(" in statement:
+        statement = statement.replace("json_valid(", f"{await json_test(connection)}(")
+    return [str(id_) for id_ in sorted(set(await connection.scalars(text(statement))))]
 
 
-async def damage(connection: AsyncConnection) -> list[str]:
-    """What the library itself finds wrong with the file, in its words."""
-    lines = [str(line) for line in await connection.scalars(text("PRAGMA integrity_check(100)"))]
-    # Which constraint fails where, the checks above tell better.
-    found = [line for line in lines if line != "ok" and not line.startswith("CHECK constraint failed")]
-    links = await connection.execute(text("PRAGMA foreign_key_check"))
-    return found + [f"row {row[1]} of {row[0]} refers to a missing row of {row[2]}" for row in links]
+async def unreadable(connection: AsyncConnection) -> list[str]:
+    """The rows that hold what is no text, no moment or no word of ours: the library itself looks at none of that."""
+    return [f"{table.name} {key}" for table in metadata.sorted_tables for key in await _unreadable(connection, table)]
+
+
+async def _unreadable(connection: AsyncConnection, table: Table) -> list[str]:
+    key = tuple_(*table.primary_key.columns)
+    keys = select(*table.primary_key.columns).order_by(*table.primary_key.columns).limit(ROWS_AT_ONCE)
+    found: list[str] = []
+    last: tuple[Any, ...] | None = None
+    while rows := [tuple(row) for row in await connection.execute(keys if last is None else keys.where(key > last))]:
+        if not await _can_read(connection, select(table).where(key >= rows[0], key <= rows[-1])):
+            found += [
+                "/".join(map(str, row))
+                for row in rows
+                if not await _can_read(connection, select(table).where(key == row))
+            ]
+        last = rows[-1]
+    return found
+
+
+async def _can_read(connection: AsyncConnection, statement: Select[Any]) -> bool:
+    try:
+        (await connection.execute(statement)).all()
+    except (exc.DatabaseError, StoreDamaged):
+        return False
+    return True
 
 
 async def schema_version(connection: AsyncConnection) -> str:
     """The version of the schema, `none` where it is none of ours."""
-    tables = set(await connection.scalars(text("SELECT name FROM sqlite_master WHERE type = 'table'")))
-    if "alembic_version" not in tables:
+    if not await connection.run_sync(lambda bound: inspect(bound).has_table("alembic_version")):
         return "none"
-    version: str = await connection.scalar(text("SELECT version_num FROM alembic_version")) or "none"
-    return version
+    return " and ".join(map(str, await connection.scalars(text("SELECT * FROM alembic_version")))) or "none"
 
 
 def is_current(version: str) -> bool:
     """Whether the checks fit a schema of this version."""
-    return version == migrate.HEAD
+    return migrate.is_head(version)
 
 
 async def missing_tasks(connection: AsyncConnection, ids: Collection[int]) -> list[int]:

@@ -1,24 +1,28 @@
-"""`Database`: opens the store, hands out connections for reading and for writing, and brings the schema up to date."""
+"""`Database`: the one way to the store, whichever it is: connections for reading, transactions for writing, the clock."""
 
 import asyncio
-import os
-from collections.abc import AsyncIterator
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, ParamSpec
 
 from sqlalchemy import exc
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from app.core.clock import Clock, system_clock
-from app.core.errors import SchemaError, StoreDamaged, StoreError, StoreUnavailable
-from app.core.settings import sqlite_path
-from app.models import migrate, sqlite
+from app.core.clock import Clock
+from app.core.errors import StoreContended
+from app.core.settings import is_sqlite
+from app.models import sqlite
+from app.models.line import Line
+from app.models.postgres_store import PostgresStore
+from app.models.sqlite_store import SqliteStore
+from app.models.store import Answer, Connection, Store
 
-READERS = 4
-UNAVAILABLE = (exc.OperationalError, exc.TimeoutError)
-"""What trying again later may mend: locked, full, read-only, away. What the store will never take is raised as it is."""
+__all__ = ["Connection", "Database", "retried"]
 
-Connection = AsyncConnection
-"""What statements take. Named here so that services need not know the library."""
+RETRIES = 3
+
+Parameters = ParamSpec("Parameters")
 
 
 class Database:
@@ -28,138 +32,143 @@ class Database:
     undo the last of them: right for claims and renewals, whose loss only means running again.
     """
 
-    def __init__(self, url: str, *, durability: str = "full", clock: Clock = system_clock) -> None:
-        self.path = sqlite_path(url)
-        self._clock = clock
-        full = "FULL" if durability == "full" else "NORMAL"
-        self._reading = self._engine(READERS, query_only=True, synchronous="NORMAL")
-        self._durable = self._engine(1, query_only=False, synchronous=full)
-        self._relaxed = self._engine(1, query_only=False, synchronous="NORMAL")
-        self._writers = (_Writer(self._durable), _Writer(self._relaxed))
-
-    def _engine(self, connections: int, *, query_only: bool, synchronous: str) -> AsyncEngine:
-        return create_async_engine(
-            "sqlite+pinned:///" + str(self.path),
-            connect_args=sqlite.connect_arguments(self.path, query_only=query_only, synchronous=synchronous),
-            pool_size=connections,
-            max_overflow=0,
-            pool_timeout=sqlite.DEADLINE_SECONDS,
-            # Every transaction is ended where it was begun, so there is nothing to reset when a connection goes back.
-            pool_reset_on_return=None,
+    def __init__(
+        self,
+        url: str,
+        *,
+        durability: str = "full",
+        clock: Clock | None = None,
+        connections: int = 5,
+        patient: bool = False,
+        reserve_bytes: int = 0,
+    ) -> None:
+        """`connections`: most that are held to PostgreSQL. `reserve_bytes`: set aside beside a SQLite file. `patient`: for
+        tools that read everything, no statement is given up because it takes long. `clock` replaces the store's own."""
+        full = durability == "full"
+        self._store: Store = (
+            SqliteStore(url, full=full, patient=patient, reserve_bytes=reserve_bytes)
+            if is_sqlite(url)
+            else PostgresStore(url, full=full, connections=connections, patient=patient)
         )
+        self._clock = clock or self._store.now
 
     async def open(self) -> None:
-        """Create the folder and the file if need be and migrate. Raises StoreError with one clear line if it cannot be."""
-        try:
-            await asyncio.to_thread(self.path.parent.mkdir, parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"Cannot create the folder of the database {self.path}: {error.strerror}") from error
-        if not os.access(self.path if self.path.exists() else self.path.parent, os.W_OK):
-            raise StoreError(f"The database {self.path} cannot be written: permission denied")
-        try:
-            async with migrate.locked(self.path), self._durable.connect() as connection:
-                await migrate.upgrade(connection)
-        except (exc.DBAPIError, exc.TimeoutError) as error:
-            raise SchemaError(f"The database {self.path} cannot be opened: {_reason(error)}") from error
+        """Create what can be created and migrate. Raises StoreError with one clear line if it cannot be."""
+        await self._store.open()
+
+    async def find(self) -> None:
+        """Raise StoreError if there is no such database; unlike `open` make none."""
+        await self._store.find()
+
+    async def ensure_alone(self) -> None:
+        """Raise StoreError if another process has it open, as far as can be told. This one must not: ask before the first
+        statement, or after `close`."""
+        await self._store.ensure_alone()
 
     async def close(self) -> None:
-        for writer in self._writers:
-            await writer.close()
-        for engine in (self._reading, self._relaxed, self._durable):
-            await engine.dispose()
+        await self._store.close()
 
     def clock(self) -> Clock:
         """The clock all leases and due times are measured by."""
         return self._clock
 
     @property
-    def library_version(self) -> str:
-        """Version of the SQLite library in use."""
-        return sqlite.VERSION
+    def name(self) -> str:
+        """Where it is, without any secret."""
+        return self._store.name
 
     @property
-    def wal_is_safe(self) -> bool:
-        """False if this process has a SQLite library that must not be trusted with WAL (a rollback journal is used)."""
-        return sqlite.wal_is_safe()
+    def path(self) -> Path | None:
+        """The file, None where the store is none."""
+        return self._store.path if isinstance(self._store, SqliteStore) else None
+
+    @property
+    def log_bytes(self) -> int:
+        """How long the write-ahead log of a SQLite file is; 0 where there is none to look after."""
+        return self._store.log_bytes if isinstance(self._store, SqliteStore) else 0
+
+    @property
+    def log_is_long(self) -> bool:
+        """Whether the log has outgrown what it shrinks to by itself: whoever reads has to read ever more of it."""
+        return self.log_bytes > sqlite.LOG_BYTES
+
+    async def shorten_log(self) -> None:
+        """Write the log back into the file and cut it off, as far as no reader is in it. Raises StoreUnavailable."""
+        assert isinstance(self._store, SqliteStore)
+        try:
+            await self._store.shorten_log()
+        except sqlite.LibraryError as error:
+            raise self._store.told(error) from error
+
+    def line(self) -> Line | None:
+        """A line through which processes that share the store can call each other, None where there is none."""
+        return self._store.line() if isinstance(self._store, PostgresStore) else None
+
+    def about(self) -> dict[str, str]:
+        """Which store it is and what should be seen to, for `GET /health`."""
+        return self._store.about()
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
+    async def read(self) -> AsyncIterator[Connection]:
         """A connection for reading; each statement sees the newest commit. Raises StoreUnavailable."""
         try:
-            async with self._reading.connect() as connection:
+            async with self._store.reading() as connection:
                 yield connection
-        except (*UNAVAILABLE, exc.DatabaseError) as error:
-            told = _told(error)
+        except Exception as error:
+            told = self._store.told(error)
             raise told from (None if told is error else error)
 
     @asynccontextmanager
-    async def write(self, *, durable: bool = True) -> AsyncIterator[AsyncConnection]:
-        """One write transaction: committed when the block ends, undone when it raises. Raises StoreUnavailable.
+    async def snapshot(self) -> AsyncIterator[Connection]:
+        """A connection for reading, on which all statements see one moment. Raises StoreUnavailable.
 
-        Holds the only write lock there is: no user code, no network, nothing slow inside.
+        What others delete meanwhile cannot be cleared away before its end: for tools, not for requests.
         """
         try:
-            async with self._writers[0 if durable else 1].turn() as connection:
-                try:
-                    yield connection
-                    await connection.commit()
-                except BaseException:
-                    await asyncio.shield(_undo(connection))
-                    raise
-        except (*UNAVAILABLE, exc.DatabaseError) as error:
-            told = _told(error)
+            async with self._store.snapshot() as connection:
+                yield connection
+        except Exception as error:
+            told = self._store.told(error)
             raise told from (None if told is error else error)
 
-
-async def _undo(connection: AsyncConnection) -> None:
-    """Roll back; where even that fails, throw the connection away, so that the next transaction finds a clean one."""
-    try:
-        await connection.rollback()
-    except exc.SQLAlchemyError:
-        await connection.invalidate()
-
-
-class _Writer:
-    """One connection for writing, kept, with a queue of those who wait for it. Taking it from the pool for every
-    transaction cost a tenth of a submission."""
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._connection: AsyncConnection | None = None
-        self._taken = asyncio.Lock()
-
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[AsyncConnection]:
-        """The connection, with a transaction that begins at the first statement. Raises exc.TimeoutError."""
+    async def write(self, *, durable: bool = True) -> AsyncIterator[Connection]:
+        """One write transaction: committed when the block ends, undone when it raises. Raises StoreUnavailable.
+
+        It holds locks that others wait for: no user code, no network, nothing slow inside.
+        """
         try:
-            async with asyncio.timeout(sqlite.DEADLINE_SECONDS):
-                await self._taken.acquire()
-        except TimeoutError:
-            raise exc.TimeoutError("another transaction of this process does not end") from None
-        try:
-            if self._connection is None or self._connection.invalidated:
-                await self.close()
-                self._connection = await self._engine.connect()
-            sqlite.begin_with_next(await self._connection.get_raw_connection())
-            yield self._connection
-        finally:
-            self._taken.release()
+            async with self._store.writing(durable=durable) as connection:
+                yield connection
+        except Exception as error:
+            told = self._store.told(error)
+            raise told from (None if told is error else error)
 
-    async def close(self) -> None:
-        if self._connection is not None:
-            await self._connection.close()
-            self._connection = None
+    async def at_once(self, connection: Connection, work: Coroutine[Any, Any, Answer]) -> Answer:
+        """Carry out part of a transaction as fast as the store can: `work` is a coroutine that waits for nothing but
+        statements on `connection`, and looks at nothing that others change meanwhile. It may run in another thread."""
+        return await self._store.at_once(connection, work)
+
+    async def write_nothing(self) -> None:
+        """Write to the disk as a submission does, but nothing that anyone reads. Raises StoreUnavailable."""
+        async with self.write() as connection:
+            await self._store.write_nothing(connection)
 
 
-def _told(error: Exception) -> Exception:
-    """The error to raise instead: ours where the store itself is in trouble, else the same."""
-    if isinstance(error, UNAVAILABLE):
-        return StoreUnavailable(f"The database is not available: {_reason(error)}")
-    # Its subclasses are about a statement (a constraint, a wrong name); the class itself is about the file.
-    if type(error) is exc.DatabaseError:
-        return StoreDamaged(f"The database is damaged: {_reason(error)}")
-    return error
+def retried(use_case: Callable[Parameters, Awaitable[Answer]]) -> Callable[Parameters, Awaitable[Answer]]:
+    """For a use case that is one transaction: do it again, up to three times, when another transaction came in between.
 
+    That is where the store broke a deadlock, or a row that was looked for before it was written has come or gone meanwhile.
+    Where there is one writer at a time (SQLite) neither happens.
+    """
 
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "orig", None) or error).split("\n", 1)[0]
+    @functools.wraps(use_case)
+    async def tried(*arguments: Parameters.args, **options: Parameters.kwargs) -> Answer:
+        for number in range(RETRIES):
+            try:
+                return await use_case(*arguments, **options)
+            except (StoreContended, exc.IntegrityError):
+                await asyncio.sleep(0.01 * (number + 1))
+        return await use_case(*arguments, **options)
+
+    return tried

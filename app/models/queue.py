@@ -1,23 +1,31 @@
 """Statements for what workers do with tasks: claim, renew, settle, report. A batch in each.
 
 Every write to a running task names its lease: a worker that lost it matches no row and changes nothing.
+
+Where many write at once (PostgreSQL) rows are locked in the order of their ids, so that two batches with tasks in common
+wait for each other and never in a circle; and no more strongly than needed (NO KEY UPDATE), so that adding a child of a task
+does not wait for its parent's lock.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cache
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
 import orjson
 from sqlalchemy import (
     ColumnElement,
+    Integer,
     Select,
     Update,
     bindparam,
     case,
+    cast,
     delete,
+    exists,
     false,
     func,
     insert,
@@ -33,10 +41,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.core.clock import to_milliseconds
 from app.core.lifecycle import Change
 from app.core.task import Attempt, ClaimedTask, JsonText, Task, TaskError
+from app.core.values import field_names, value
 from app.models import tables
-from app.models.dialects import flag, given_rows, later_of, string, whole
+from app.models.dialects import flag, given_rows, has_many_writers, later_of, plain, string, whole
 from app.models.tables import checkpoints, task_attempts, tasks
 from app.models.types import Moment
+from app.models.webhooks import is_awaited
 
 Lease = tuple[int, int]
 """(task id, lease): the right to write to one attempt."""
@@ -44,7 +54,7 @@ Lease = tuple[int, int]
 _PENDING: ColumnElement[bool] = literal_column(tables.PENDING)
 
 _given = given_rows("rows")
-_FIELDS = tuple(tasks.c[name] for name in Task.__dataclass_fields__)
+_FIELDS = tuple(tasks.c[name] for name in field_names(Task))
 _held = (
     (tasks.c.id == whole(_given, "id"))
     & (tasks.c.lease == whole(_given, "lease"))
@@ -55,15 +65,16 @@ _held = (
 @dataclass(frozen=True, slots=True)
 class Head:
     """The first waiting task of one (queue, task_type) pair: its place in the order of work. `breakers`: some circuit
-    breaker has a row, so whoever claims must look at those."""
+    breaker has a row, so whoever claims must look at those; `limited`: so must it at the queue's limits."""
 
     queue: str
     task_type: str
     rank: int
     breakers: bool = False
+    limited: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Completion:
     """One attempt that returned. `started_at` and `finished_at` are of its code: it may have begun later than it was
     claimed, and ended earlier than it is written. `progress` is its last word, None to leave what is stored."""
@@ -85,6 +96,9 @@ class Renewal:
     cancel_requested: bool
 
 
+SEEN_BESIDES = 16
+"""So many more than twice the room are looked at where others claim too: so much may be in their hands."""
+
 # Skips from pair to pair through the index: the next type of the same queue, else the first of the next queue. Two seeks
 # for each pair that waits, however many tasks wait in it. (One comparison of row values, `(queue, task_type) > (...)`,
 # would do for PostgreSQL, but SQLite seeks by its first column alone and reads the whole queue: 14 ms at 100,000 rows.)
@@ -102,25 +116,50 @@ WITH RECURSIVE heads (queue, task_type, rank) AS (
      ORDER BY queue, task_type, rank, id LIMIT 1)
   )
 )
-SELECT queue, task_type, rank, EXISTS (SELECT 1 FROM breakers) FROM heads
-WHERE NOT EXISTS (SELECT 1 FROM queues WHERE name = heads.queue AND paused)
+SELECT heads.queue, task_type, rank, EXISTS (SELECT 1 FROM breakers), max_running IS NOT NULL OR rate_limit IS NOT NULL
+FROM heads LEFT JOIN queues ON queues.name = heads.queue
+WHERE paused IS NULL OR NOT paused
 """)
 
 
 async def waiting_heads(connection: AsyncConnection) -> list[Head]:
     """The first waiting task of every (queue, task_type) pair that has any, paused queues left out."""
-    return [Head(row[0], row[1], row[2], bool(row[3])) for row in await connection.execute(_heads)]
+    return [Head(row[0], row[1], row[2], bool(row[3]), bool(row[4])) for row in await connection.execute(_heads)]
 
 
 @cache
-def _claim(pairs: int) -> Update:
-    """Take the lowest ranks over `pairs` (queue, task_type) pairs: a LIMITed range of the index for each, merged."""
-    arms = [_first_of_pair(number) for number in range(pairs)]
-    merged = union_all(*(select(arm.c.id, arm.c.rank) for arm in (arm.subquery() for arm in arms))).subquery("merged")
-    chosen = select(merged.c.id).order_by(merged.c.rank, merged.c.id).limit(bindparam("room")).cte("chosen")
+def _claim(pairs: int, shared: bool, limited: bool) -> Update:
+    """Take the lowest ranks over `pairs` (queue, task_type) pairs: a LIMITed range of the index for each, merged.
+
+    `limited`: of some queues only so many, the lowest ranks over all their types.
+
+    `shared`: others may be claiming at this moment. Then more are looked at than are wanted, and of those the first that
+    nobody has locked are taken. To lock while looking would lock up to `room` for each pair, and hide them from others.
+    """
+    arms = [_first_of_pair(number, limited).subquery() for number in range(pairs)]
+    merged: Any = union_all(*(select(*arm.c) for arm in arms)).subquery("merged")
+    if limited:
+        place = func.row_number().over(partition_by=merged.c.queue, order_by=(merged.c.rank, merged.c.id))
+        placed = select(*merged.c, place.label("place")).subquery("placed")
+        merged = select(placed.c.id, placed.c.rank).where(placed.c.place <= placed.c.most).subquery("within")
+    seen = select(merged.c.id).order_by(merged.c.rank, merged.c.id).limit(bindparam("seen"))
+    chosen = seen.cte("chosen")
+    if shared:
+        first = seen.add_columns(merged.c.rank).cte("seen").prefix_with("MATERIALIZED")
+        chosen = (
+            select(tasks.c.id)
+            .join_from(first, tasks, tasks.c.id == first.c.id)
+            .where(plain(tasks.c.status) == literal_column("'pending'"))
+            .order_by(first.c.rank, first.c.id)
+            .limit(bindparam("room"))
+            .with_for_update(of=tasks, skip_locked=True, key_share=True)
+            .cte("chosen")
+            # As a subquery it may be run once for each row it is compared with, and take more than its limit together.
+            .prefix_with("MATERIALIZED")
+        )
     return (
         update(tasks)
-        .where(tasks.c.id.in_(select(chosen.c.id)), tasks.c.status == literal_column("'pending'"))
+        .where(tasks.c.id.in_(select(chosen.c.id)), plain(tasks.c.status) == literal_column("'pending'"))
         .values(
             status=literal_column("'running'"),
             attempts=tasks.c.attempts + literal_column("1"),
@@ -141,13 +180,17 @@ def _claim(pairs: int) -> Update:
             tasks.c.rank,
             tasks.c.runs_alone,
             tasks.c.traceparent,
+            tasks.c.priority,
+            tasks.c.concurrency_key,
+            tasks.c.tracestate,
         )
     )
 
 
-def _first_of_pair(number: int) -> Select[Any]:
+def _first_of_pair(number: int, limited: bool) -> Select[Any]:
+    most = cast(bindparam(f"most_{number}"), Integer).label("most")
     return (
-        select(tasks.c.id, tasks.c.rank)
+        select(tasks.c.id, tasks.c.rank, *((tasks.c.queue, most) if limited else ()))
         .where(
             _PENDING,
             tasks.c.queue == bindparam(f"queue_{number}"),
@@ -158,9 +201,11 @@ def _first_of_pair(number: int) -> Select[Any]:
             | tasks.c.started_at.is_not(None),
         )
         .order_by(tasks.c.rank, tasks.c.id)
-        .limit(bindparam("room"))
-        .with_for_update(skip_locked=True)
+        .limit(bindparam("seen"))
     )
+
+
+UNLIMITED: Mapping[str, int] = MappingProxyType({})
 
 
 async def claim(
@@ -170,12 +215,20 @@ async def claim(
     worker_id: str,
     now: datetime,
     until: datetime,
+    most: Mapping[str, int] = UNLIMITED,
 ) -> list[ClaimedTask]:
-    """Lease up to `room` tasks of these (queue, task_type) pairs to `worker_id` until `until`; lowest rank first."""
-    values: dict[str, Any] = {"room": room, "worker": worker_id, "now": now, "until": until}
+    """Lease up to `room` tasks of these (queue, task_type) pairs to `worker_id` until `until`; lowest rank first, of each queue
+    up to `most`. Fewer than there are, even none, while others claim the same ones."""
+    shared = has_many_writers(connection)
+    values: dict[str, Any] = {"seen": room, "worker": worker_id, "now": now, "until": until}
+    if shared:
+        values |= {"room": room, "seen": 2 * room + SEEN_BESIDES}
     for number, (queue, task_type) in enumerate(pairs):
         values |= {f"queue_{number}": queue, f"type_{number}": task_type}
-    claimed = [ClaimedTask(*row) for row in await connection.execute(_claim(len(pairs)), values)]
+        if most:
+            values[f"most_{number}"] = most.get(queue, room)
+    statement = _claim(len(pairs), shared, bool(most))
+    claimed = [ClaimedTask(*row) for row in await connection.execute(statement, values)]
     return sorted(claimed, key=lambda task: (task.rank, task.id))
 
 
@@ -194,10 +247,15 @@ async def renew(connection: AsyncConnection, leases: Iterable[Lease], until: dat
 
 
 def _lease_rows(leases: Iterable[Lease]) -> str:
-    return orjson.dumps([{"id": id_, "lease": lease} for id_, lease in leases]).decode()
+    return _rows([{"id": id_, "lease": lease} for id_, lease in leases])
 
 
-_get_held = select(*_FIELDS).join_from(tasks, _given, _held).with_for_update(of=tasks)
+def _rows(rows: list[dict[str, Any]]) -> str:
+    """As `given_rows` reads them, lowest id first: in that order they are locked."""
+    return orjson.dumps(sorted(rows, key=itemgetter("id", "lease"))).decode()
+
+
+_get_held = select(*_FIELDS).join_from(tasks, _given, _held).with_for_update(of=tasks, key_share=True)
 
 
 async def held(connection: AsyncConnection, leases: Iterable[Lease]) -> list[Task]:
@@ -224,12 +282,12 @@ _complete = (
         started_at=later_of(tasks.c.started_at, whole(_given, "started_at")),
         finished_at=later_of(tasks.c.started_at, whole(_given, "finished_at")),
     )
-    .returning(tasks.c.id)
+    .returning(tasks.c.id, tasks.c.lease, is_awaited)
 )
 
 
-async def complete(connection: AsyncConnection, completions: Sequence[Completion]) -> set[int]:
-    """Finish these attempts. Returns the ids that were still ours."""
+async def complete(connection: AsyncConnection, completions: Sequence[Completion]) -> dict[Lease, bool]:
+    """Finish these attempts. Returns the leases that were still ours, and of each whether somebody may have to be told."""
     rows = [
         {
             "id": one.id,
@@ -241,7 +299,8 @@ async def complete(connection: AsyncConnection, completions: Sequence[Completion
         }
         for one in completions
     ]
-    return set(await connection.scalars(_complete, {"rows": orjson.dumps(rows).decode()}))
+    written = await connection.execute(_complete, {"rows": _rows(rows)})
+    return {(id_, lease): bool(told) for id_, lease, told in written}
 
 
 _apply = (
@@ -263,14 +322,15 @@ _apply = (
         # What an attempt said of itself stays with a task that has ended, and means nothing to the next attempt.
         progress=case((string(_given, "finished_at").is_not(None), _last_word), else_=null()),
     )
-    .returning(tasks.c.id)
+    .returning(tasks.c.id, is_awaited)
 )
 
 
 async def apply(
     connection: AsyncConnection, changes: Sequence[Change], progress: Mapping[int, JsonText | None] = NOTHING
-) -> set[int]:
-    """Write what `lifecycle.settle` decided, with the last progress by task id. Returns the ids that were still ours."""
+) -> dict[int, bool]:
+    """Write what `lifecycle.settle` decided, with the last progress by task id. Returns the ids that were still ours, and of
+    each whether somebody would have to be told of its end."""
     rows = [
         {
             "id": one.id,
@@ -290,7 +350,34 @@ async def apply(
         }
         for one in changes
     ]
-    return set(await connection.scalars(_apply, {"rows": orjson.dumps(rows).decode()}))
+    return {id_: bool(told) for id_, told in await connection.execute(_apply, {"rows": _rows(rows)})}
+
+
+_put_off = (
+    update(tasks)
+    .where(_held)
+    .values(
+        status=literal_column("'scheduled'"),
+        attempts=tasks.c.attempts - literal_column("1"),
+        scheduled_at=whole(_given, "until"),
+        lease_expires_at=null(),
+        # Nothing of it has run. What never began may expire, so it must not look as if it had.
+        started_at=case(
+            (
+                exists(select(literal_column("1")).where(task_attempts.c.task_id == tasks.c.id).correlate(tasks)),
+                tasks.c.started_at,
+            ),
+            else_=null(),
+        ),
+    )
+)
+
+
+async def put_off(connection: AsyncConnection, claimed: Iterable[tuple[ClaimedTask, datetime]]) -> None:
+    """Give back, in the transaction that claimed them, tasks that may not run before a moment. The attempt is not charged, and
+    they keep their place in the order of work."""
+    rows = [{"id": task.id, "lease": task.lease, "until": to_milliseconds(until)} for task, until in claimed]
+    await connection.execute(_put_off, {"rows": _rows(rows)})
 
 
 def _stored(moment: datetime | None) -> int | None:
@@ -318,17 +405,21 @@ _save_progress = update(tasks).where(_held).values(progress=string(_given, "prog
 async def save_progress(connection: AsyncConnection, progress: Sequence[tuple[int, int, JsonText]]) -> set[int]:
     """Store the newest (id, lease, progress) of running attempts. Returns the ids that were still ours."""
     rows = [{"id": id_, "lease": lease, "progress": value} for id_, lease, value in progress]
-    return set(await connection.scalars(_save_progress, {"rows": orjson.dumps(rows).decode()}))
+    return set(await connection.scalars(_save_progress, {"rows": _rows(rows)}))
 
 
 async def add_checkpoint(connection: AsyncConnection, task_id: int, lease: int, data: JsonText) -> bool:
     """Append a checkpoint while the lease holds. False if it does not."""
-    following = select(func.coalesce(func.max(checkpoints.c.seq), 0) + 1).where(checkpoints.c.task_id == task_id)
-    held_now = select(tasks.c.id, following.scalar_subquery(), bindparam("data", data)).where(
+    held_now = select(tasks.c.id).where(
         tasks.c.id == task_id, tasks.c.lease == lease, tasks.c.status == literal_column("'running'")
     )
-    statement = insert(checkpoints).from_select(["task_id", "seq", "data"], held_now)
-    return (await connection.execute(statement)).rowcount == 1
+    # Locked first, so that it is stored before somebody else ends the attempt and drops them, or not at all.
+    if await connection.scalar(held_now.with_for_update(key_share=True)) is None:
+        return False
+    following = select(func.coalesce(func.max(checkpoints.c.seq), 0) + 1).where(checkpoints.c.task_id == task_id)
+    values = {"task_id": task_id, "seq": following.scalar_subquery(), "data": data}
+    await connection.execute(insert(checkpoints).values(values))
+    return True
 
 
 async def checkpoints_of(connection: AsyncConnection, task_ids: Collection[int]) -> dict[int, list[JsonText]]:

@@ -1,6 +1,6 @@
 """Statements for what clients do with tasks. Each takes a connection, returns values and decides nothing."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,7 +9,11 @@ import orjson
 from sqlalchemy import (
     ColumnElement,
     ColumnExpressionArgument,
+    Select,
     delete,
+    false,
+    func,
+    literal,
     literal_column,
     or_,
     select,
@@ -17,16 +21,17 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.selectable import TableValuedAlias
 
 from app.core.clock import to_milliseconds
 from app.core.task import WAITING, NewTask, Status, Task, rank_of
+from app.core.values import field_names
 from app.models import tables
-from app.models.dialects import given_rows, holds, insert_or, next_task_ids, number, string, whole
+from app.models.dialects import given_rows, holds, insert_or, later_of, next_task_ids, number, string, whole
 from app.models.tables import tasks
-from app.models.types import join_names
+from app.models.types import Moment, join_names
 
-_FIELDS = tuple(Task.__dataclass_fields__)
-_ASKED = tuple(name for name in NewTask.__dataclass_fields__ if name in Task.__dataclass_fields__)
+_FIELDS = field_names(Task)
 _WHOLE = tuple(tasks.c[name] for name in _FIELDS)
 # A list shows no payloads and results unless asked to: they may be a megabyte each.
 _SUMMARY = tuple(
@@ -34,28 +39,29 @@ _SUMMARY = tuple(
 )
 
 _given = given_rows("rows")
-_new: dict[str, ColumnElement[Any]] = {
-    **{
-        name: whole(_given, name)
-        for name in (
-            *("id", "priority", "rank", "max_attempts", "created_at", "scheduled_at", "expires_at", "parent_id"),
-            "retry_until",
-        )
-    },
-    **{
-        name: string(_given, name)
-        for name in (
-            *("task_type", "queue", "status", "payload", "unique_key", "idempotency_key", "request_hash", "tags"),
-            *("metadata", "traceparent", "retry"),
-        )
-    },
-    "timeout_seconds": number(_given, "timeout_seconds"),
-    "retry_for_seconds": number(_given, "retry_for_seconds"),
-}
+# As `_new_row` gives them, in this order.
+_NEW: tuple[tuple[str, Callable[[TableValuedAlias, int], ColumnElement[Any]]], ...] = (
+    *(
+        ("id", whole),
+        ("task_type", string),
+        ("queue", string),
+        ("status", string),
+        ("priority", whole),
+        ("rank", whole),
+    ),
+    *(("payload", string), ("max_attempts", whole), ("timeout_seconds", number), ("created_at", whole)),
+    *(("scheduled_at", whole), ("expires_at", whole), ("unique_key", string), ("idempotency_key", string)),
+    *(("request_hash", string), ("parent_id", whole), ("tags", string), ("metadata", string), ("traceparent", string)),
+    *(("retry", string), ("retry_for_seconds", number), ("retry_until", whole), ("tenant", string)),
+    *(("concurrency_key", string), ("concurrency_limit", whole), ("webhook_url", string), ("tracestate", string)),
+)
 # `WHERE true`: without it SQLite would read ON CONFLICT as the ON of a join.
 _insert = (
     insert_or(tasks)
-    .from_select(list(_new), select(*_new.values()).select_from(_given).where(true()))
+    .from_select(
+        [name for name, _ in _NEW],
+        select(*(read(_given, place) for place, (_, read) in enumerate(_NEW))).select_from(_given).where(true()),
+    )
     .on_conflict_do_nothing()
     .returning(tasks.c.id)
 )
@@ -74,6 +80,7 @@ class TaskFilter:
     created_before: datetime | None = None
     parent_id: int | None = None
     before_id: int | None = None
+    tenant: str = ""
 
 
 async def insert_new(
@@ -81,32 +88,56 @@ async def insert_new(
 ) -> tuple[list[int], set[int]]:
     """Store `new` in one statement. Returns the id meant for each, and the ids that were really stored.
 
-    What was not stored collides with a `unique_key` or an `idempotency_key` of a row or of an earlier one in `new`.
+    What was not stored collides with a `unique_key` or an `idempotency_key` of a row or of an earlier one in `new`. What
+    has a concurrency key is blocked until it gets a place (`concurrency.shift`).
     """
     ids = list(await next_task_ids(connection, len(new)))
     created_at = to_milliseconds(now)
-    rows = [_new_row(task, id_, now, created_at, priority_step_seconds) for task, id_ in zip(new, ids, strict=True)]
+    pairs = list(zip(new, ids, strict=True))
+    # Two batches with keys in common, in different order, would wait for each other in a circle.
+    pairs.sort(key=lambda pair: pair[0].unique_key or pair[0].idempotency_key or "")
+    rows = [_new_row(task, id_, now, created_at, priority_step_seconds) for task, id_ in pairs]
     stored = await connection.scalars(_insert, {"rows": orjson.dumps(rows).decode()})
     return ids, set(stored)
 
 
-def stored_task(task: NewTask, task_id: int, now: datetime, priority_step_seconds: float) -> Task:
-    """The row that `insert_new` makes of a submission, so that answering it needs no second look."""
+def stored_task(
+    task: NewTask, task_id: int, now: datetime, priority_step_seconds: float, *, blocked: bool = False
+) -> Task:
+    """The row that `insert_new` makes of a submission, so that answering it needs no second look. `blocked`: it waits for a
+    place of its concurrency key."""
     waits = task.scheduled_at is not None and task.scheduled_at > now
     ready_at = task.scheduled_at if waits and task.scheduled_at else now
     return Task(
         id=task_id,
-        status=Status.SCHEDULED if waits else Status.PENDING,
+        task_type=task.task_type,
+        queue=task.queue,
+        status=Status.SCHEDULED if waits else Status.BLOCKED if blocked else Status.PENDING,
+        priority=task.priority,
         rank=rank_of(ready_at, task.priority, priority_step_seconds),
         attempts=0,
+        max_attempts=task.max_attempts,
+        timeout_seconds=task.timeout_seconds,
         lease=0,
-        **{name: getattr(task, name) for name in _ASKED}
-        | {
-            "created_at": _as_stored(now),
-            "scheduled_at": task.scheduled_at and _as_stored(task.scheduled_at),
-            "expires_at": task.expires_at and _as_stored(task.expires_at),
-            "retry_until": _retry_until(task.retry_for_seconds, ready_at),
-        },
+        created_at=_as_stored(now),
+        payload=task.payload,
+        scheduled_at=task.scheduled_at and _as_stored(task.scheduled_at),
+        expires_at=task.expires_at and _as_stored(task.expires_at),
+        unique_key=task.unique_key,
+        idempotency_key=task.idempotency_key,
+        request_hash=task.request_hash,
+        parent_id=task.parent_id,
+        tags=task.tags,
+        metadata=task.metadata,
+        traceparent=task.traceparent,
+        retry=task.retry,
+        retry_for_seconds=task.retry_for_seconds,
+        retry_until=_retry_until(task.retry_for_seconds, ready_at),
+        tenant=task.tenant,
+        concurrency_key=task.concurrency_key,
+        concurrency_limit=task.concurrency_limit,
+        webhook_url=task.webhook_url,
+        tracestate=task.tracestate,
     )
 
 
@@ -119,35 +150,40 @@ def _as_stored(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def _new_row(task: NewTask, task_id: int, now: datetime, now_milliseconds: int, step_seconds: float) -> dict[str, Any]:
-    """The same row as the statement takes it. Built without the detour over `Task`, which is ten times its cost."""
+def _new_row(task: NewTask, task_id: int, now: datetime, now_milliseconds: int, step_seconds: float) -> tuple[Any, ...]:
+    """The same row as the statement takes it."""
     starts_at = task.scheduled_at
     waits = starts_at is not None and starts_at > now
     retry_until = _retry_until(task.retry_for_seconds, starts_at if waits and starts_at else now)
-    return {
-        "id": task_id,
-        "task_type": task.task_type,
-        "queue": task.queue,
-        "status": "scheduled" if waits else "pending",
-        "priority": task.priority,
-        "rank": rank_of(starts_at if waits and starts_at else now, task.priority, step_seconds),
-        "payload": task.payload,
-        "max_attempts": task.max_attempts,
-        "timeout_seconds": task.timeout_seconds,
-        "created_at": now_milliseconds,
-        "scheduled_at": None if starts_at is None else to_milliseconds(starts_at),
-        "expires_at": None if task.expires_at is None else to_milliseconds(task.expires_at),
-        "unique_key": task.unique_key,
-        "idempotency_key": task.idempotency_key,
-        "request_hash": task.request_hash,
-        "parent_id": task.parent_id,
-        "tags": join_names(task.tags),
-        "metadata": task.metadata,
-        "traceparent": task.traceparent,
-        "retry": task.retry,
-        "retry_for_seconds": task.retry_for_seconds,
-        "retry_until": None if retry_until is None else to_milliseconds(retry_until),
-    }
+    return (
+        task_id,
+        task.task_type,
+        task.queue,
+        "scheduled" if waits else "pending" if task.concurrency_key is None else "blocked",
+        task.priority,
+        rank_of(starts_at if waits and starts_at else now, task.priority, step_seconds),
+        task.payload,
+        task.max_attempts,
+        task.timeout_seconds,
+        now_milliseconds,
+        None if starts_at is None else to_milliseconds(starts_at),
+        None if task.expires_at is None else to_milliseconds(task.expires_at),
+        task.unique_key,
+        task.idempotency_key,
+        task.request_hash,
+        task.parent_id,
+        join_names(task.tags),
+        task.metadata,
+        task.traceparent,
+        task.retry,
+        task.retry_for_seconds,
+        None if retry_until is None else to_milliseconds(retry_until),
+        task.tenant,
+        task.concurrency_key,
+        task.concurrency_limit,
+        task.webhook_url,
+        task.tracestate,
+    )
 
 
 async def get_many(connection: AsyncConnection, ids: Collection[int]) -> dict[int, Task]:
@@ -156,10 +192,29 @@ async def get_many(connection: AsyncConnection, ids: Collection[int]) -> dict[in
     return {row[0]: Task(*row) for row in rows}
 
 
-async def get_for_change(connection: AsyncConnection, task_id: int) -> Task | None:
-    """The task, locked until the transaction ends (on SQLite the whole store is)."""
-    row = (await connection.execute(select(*_WHOLE).where(tasks.c.id == task_id).with_for_update())).first()
+async def get_for_change(
+    connection: AsyncConnection, task_id: int, *, tenant: str = "", delete: bool = False
+) -> Task | None:
+    """The task, locked until the transaction ends (on SQLite the whole store is), `delete` even against new children. None
+    too where it is not that tenant's."""
+    statement = select(*_WHOLE).where(tasks.c.id == task_id)
+    if tenant:
+        statement = statement.where(tasks.c.tenant == tenant)
+    row = (await connection.execute(statement.with_for_update(key_share=not delete))).first()
     return None if row is None else Task(*row)
+
+
+async def present(connection: AsyncConnection, ids: Collection[int]) -> dict[int, str]:
+    """Which of these tasks are there, and whose; they cannot be deleted until the transaction ends."""
+    statement = select(tasks.c.id, tasks.c.tenant).where(tasks.c.id.in_(ids)).order_by(tasks.c.id)
+    found = await connection.execute(statement.with_for_update(read=True, key_share=True))
+    return {row[0]: row[1] for row in found}
+
+
+def of_tenant(tenant: str) -> tuple[ColumnElement[bool], ...]:
+    """The condition that a task is this tenant's, with the words by which the store finds the index; none for everyone's."""
+    indexed: ColumnElement[bool] = literal_column(tables.OF_A_TENANT)
+    return (tasks.c.tenant == tenant, indexed) if tenant else ()
 
 
 async def search(connection: AsyncConnection, wanted: TaskFilter, limit: int, *, whole_rows: bool) -> list[Task]:
@@ -169,8 +224,21 @@ async def search(connection: AsyncConnection, wanted: TaskFilter, limit: int, *,
     return [Task(*row) for row in rows]
 
 
+async def scan(
+    connection: AsyncConnection, wanted: TaskFilter, parts: Collection[str], limit: int
+) -> list[tuple[int, bool]]:
+    """Ids of the next up to `limit` tasks that fit, newest first, and of each whether its payload, result or error has one
+    of `parts` in it, letter for letter as JSON."""
+    # The ids first: no text is read of a row that a sort then leaves out.
+    chosen = select(tasks.c.id).where(*_conditions(wanted)).order_by(tasks.c.id.desc()).limit(limit)
+    texts = (tasks.c.payload, tasks.c.result, tasks.c.error)
+    found = or_(*(func.coalesce(holds(column, part), false()) for column in texts for part in parts))
+    statement = select(tasks.c.id, found).where(tasks.c.id.in_(chosen.scalar_subquery())).order_by(tasks.c.id.desc())
+    return [(id_, bool(hit)) for id_, hit in await connection.execute(statement)]
+
+
 def _conditions(wanted: TaskFilter) -> list[ColumnExpressionArgument[bool]]:
-    conditions: list[ColumnExpressionArgument[bool]] = []
+    conditions: list[ColumnExpressionArgument[bool]] = [*of_tenant(wanted.tenant)]
     if wanted.statuses:
         words = ", ".join(f"'{status}'" for status in wanted.statuses)
         conditions.append(literal_column(f"status IN ({words})"))
@@ -196,13 +264,25 @@ def _conditions(wanted: TaskFilter) -> list[ColumnExpressionArgument[bool]]:
 
 
 async def find_by_keys(
-    connection: AsyncConnection, idempotency_keys: Collection[str], unique_keys: Collection[str]
+    connection: AsyncConnection,
+    idempotency_keys: Collection[str],
+    unique_keys: Collection[str],
+    tenants: Collection[str] = ("",),
 ) -> list[Task]:
-    """The tasks that own one of the idempotency keys, and the unfinished ones that hold one of the unique keys."""
-    keyed = literal_column("idempotency_key IS NOT NULL") & tasks.c.idempotency_key.in_(idempotency_keys)
+    """The tasks of these tenants that own one of the idempotency keys, and the unfinished ones that hold one of the unique
+    keys."""
+    keyed = tasks.c.idempotency_key.in_(idempotency_keys)
     holds_unique = literal_column(f"({tables.HOLDS_UNIQUE_KEY})") & tasks.c.unique_key.in_(unique_keys)
-    statement = select(*_WHOLE).where(or_(keyed, holds_unique))
+    statement = select(*_WHOLE).where(or_(keyed, holds_unique), tasks.c.tenant.in_(tenants))
     return [Task(*row) for row in await connection.execute(statement)]
+
+
+async def count_waiting(connection: AsyncConnection, tenant: str, most: int) -> int:
+    """How many tasks of a tenant wait; no more than `most` are counted."""
+    words = ", ".join(f"'{status}'" for status in WAITING)
+    waiting: ColumnElement[bool] = literal_column(f"status IN ({words})")
+    some: Select[Any] = select(literal_column("1")).select_from(tasks).where(*of_tenant(tenant), waiting).limit(most)
+    return await connection.scalar(select(func.count()).select_from(some.subquery())) or 0
 
 
 async def edit_waiting(connection: AsyncConnection, task_id: int, values: dict[str, Any]) -> bool:
@@ -213,8 +293,11 @@ async def edit_waiting(connection: AsyncConnection, task_id: int, values: dict[s
 
 async def cancel_waiting(connection: AsyncConnection, task_id: int, now: datetime) -> bool:
     """End a waiting task as cancelled. False if it does not wait."""
+    # The wall clock may have been set back since an attempt began: a task never ends before that.
+    at = literal(now, Moment)
+    ended_at = later_of(at, func.coalesce(tasks.c.started_at, at))
     return await edit_waiting(
-        connection, task_id, {"status": Status.CANCELLED, "finished_at": now, "cancel_requested_at": now}
+        connection, task_id, {"status": Status.CANCELLED, "finished_at": ended_at, "cancel_requested_at": now}
     )
 
 
@@ -229,12 +312,13 @@ async def request_cancel(connection: AsyncConnection, task_id: int, lease: int, 
 
 
 async def make_ready_again(connection: AsyncConnection, task: Task, now: datetime, rank: int) -> bool:
-    """A person's retry: a fresh budget of attempts, ready now. The lease and the history stay."""
+    """A person's retry: a fresh budget of attempts, ready now (or blocked, with a concurrency key). The lease and the
+    history stay."""
     statement = (
         update(tasks)
         .where(tasks.c.id == task.id, tasks.c.status == task.status)
         .values(
-            status=Status.PENDING,
+            status=Status.PENDING if task.concurrency_key is None else Status.BLOCKED,
             attempts=0,
             deaths=0,
             rank=rank,

@@ -8,6 +8,7 @@ from sqlalchemy import BigInteger, Dialect, Integer, String, Text
 from sqlalchemy.types import TypeDecorator
 
 from app.core.clock import from_milliseconds, to_milliseconds
+from app.core.errors import StoreDamaged
 
 # SQLite numbers rows by INTEGER PRIMARY KEY alone; BIGINT would not be the row id.
 RowId = BigInteger().with_variant(Integer(), "sqlite")
@@ -23,7 +24,10 @@ class Moment(TypeDecorator[datetime]):
         return None if value is None else to_milliseconds(value)
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else from_milliseconds(value)
+        try:
+            return None if value is None else from_milliseconds(value)
+        except (TypeError, OverflowError):
+            raise StoreDamaged("there is a moment that is none") from None
 
 
 Words = TypeVar("Words", bound=StrEnum)
@@ -43,7 +47,10 @@ class Word(TypeDecorator[Words]):
         return None if value is None else str(value)
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> Words | None:
-        return None if value is None else self.words(value)
+        try:
+            return None if value is None else self.words(value)
+        except ValueError:
+            raise StoreDamaged(f"there is no {self.words.__name__} {value!r}") from None
 
 
 class Names(TypeDecorator[tuple[str, ...]]):
@@ -56,7 +63,10 @@ class Names(TypeDecorator[tuple[str, ...]]):
         return join_names(value) if value is not None else None
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> tuple[str, ...]:
-        return tuple(name for name in (value or "").split("|") if name)
+        try:
+            return tuple(name for name in (value or "").split("|") if name)
+        except AttributeError:
+            raise StoreDamaged("there are names that are none") from None
 
 
 def join_names(names: tuple[str, ...]) -> str:

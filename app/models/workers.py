@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,10 +11,13 @@ from app.core.task import JsonText
 from app.models.dialects import insert_or
 from app.models.tables import workers
 
+NO_RUNNERS = JsonText("[]")
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
-    """A worker process. `id` is new at each start; `queues` empty means every queue; `running` is JSON text."""
+    """A worker process. `id` is new at each start; `queues` empty means every queue; `running` and `runners` are JSON text.
+    `memory_bytes`: what it and its runners have in use, None where that cannot be told."""
 
     id: str
     name: str
@@ -27,6 +30,8 @@ class WorkerRow:
     state: str
     started_at: datetime
     beat_at: datetime
+    memory_bytes: int | None = None
+    runners: JsonText = NO_RUNNERS
 
 
 _FIELDS = tuple(workers.c[name] for name in WorkerRow.__dataclass_fields__)
@@ -39,9 +44,10 @@ async def save(connection: AsyncConnection, worker: WorkerRow) -> None:
     await connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
 
 
-async def listed(connection: AsyncConnection, beaten_after: datetime) -> Sequence[WorkerRow]:
-    """The workers heard of since `beaten_after`, oldest first."""
-    statement = select(*_FIELDS).where(workers.c.beat_at > beaten_after).order_by(workers.c.started_at, workers.c.id)
+async def listed(connection: AsyncConnection, now: datetime, silence: timedelta) -> Sequence[WorkerRow]:
+    """The workers heard of within `silence`, oldest first. A beat that far ahead is from before the clock was set back."""
+    lately = workers.c.beat_at.between(now - silence, now + silence)
+    statement = select(*_FIELDS).where(lately).order_by(workers.c.started_at, workers.c.id)
     return [WorkerRow(*row) for row in await connection.execute(statement)]
 
 

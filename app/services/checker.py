@@ -10,13 +10,15 @@ from pathlib import Path
 from app.core.errors import StoreDamaged, StoreError
 from app.models import checks as rows
 from app.models.database import Database
+from app.models.dialects import damage
+from app.services.file_address import open_file_store
 from app.services.file_store import FileStore
 
-SOUND = "the file is sound, and no row refers to one that is missing"
+SOUND = "the store is sound, and no row refers to one that is missing"
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """One promise, and what breaks it: ids, or sentences. Nothing means that it is kept."""
 
     name: str
@@ -24,54 +26,70 @@ class Finding:
     noun: str
     broken: list[str]
 
+    def shown(self, most: int) -> str:
+        """The promise, and up to `most` of what breaks it."""
+        listed = ", ".join(self.broken[:most]) + (", ..." if len(self.broken) > most else "")
+        if not self.noun:
+            return f"{self.promise}: {listed}"
+        nouns = f"{self.noun}{'s' if len(self.broken) > 1 else ''}"
+        return f"{self.promise}: {nouns} {listed}" + (
+            f" ({len(self.broken)} in all)" if len(self.broken) > most else ""
+        )
+
 
 class Checker:
     """Checks one database. `final`: all work is said to be done."""
 
     def __init__(
-        self, database: Database, *, files: Path | None = None, acknowledged: Path | None = None, final: bool = False
+        self, database: Database, *, files: str | None = None, acknowledged: Path | None = None, final: bool = False
     ) -> None:
         self._database = database
         self._files = files
         self._acknowledged = acknowledged
         self._final = final
 
-    async def findings(self) -> AsyncIterator[Finding]:
+    async def findings(self) -> AsyncIterator[CheckResult]:
         """Every check that applies, one after the other. Raises StoreError for what is no database of ours."""
-        if not self._database.path.exists():
-            raise StoreError(f"There is no database at {self._database.path}.")
+        await self._database.find()
         try:
             async for finding in self._asked():
                 yield finding
         except StoreDamaged as error:
-            yield Finding("damage", SOUND, "", [str(error)])
+            yield CheckResult("damage", SOUND, "", [str(error)])
 
-    async def _asked(self) -> AsyncIterator[Finding]:
+    async def soundness(self) -> CheckResult:
+        """Whether the file is sound, whatever version its schema has. Raises StoreDamaged for what cannot even be read."""
+        async with self._database.read() as connection:
+            return CheckResult("damage", SOUND, "", await damage(connection))
+
+    async def _asked(self) -> AsyncIterator[CheckResult]:
         async with self._database.read() as connection:
             version = await rows.schema_version(connection)
             if not rows.is_current(version):
                 raise StoreError(
-                    f"{self._database.path} has schema version {version}; start the API or a worker once to bring it up"
+                    f"{self._database.name} has schema version {version}; start the API or a worker once to bring it up"
                     " to date, or check it with the program that made it."
                 )
-            damage = await rows.damage(connection)
-            yield Finding("damage", SOUND, "", damage)
-            if damage:
+            soundness = await self.soundness()
+            yield soundness
+            if soundness.broken:
                 return  # what the other questions would answer cannot be trusted
+            yield CheckResult("text", "every row can be read", "row", await rows.unreadable(connection))
             for check in rows.CHECKS:
                 if self._final or not check.final:
-                    yield Finding(check.name, check.promise, check.noun, await rows.breaking(connection, check))
+                    yield CheckResult(check.name, check.promise, check.noun, await rows.breaking(connection, check))
             if self._acknowledged is not None:
                 told = await asyncio.to_thread(_told, self._acknowledged)
                 missing = [str(id_) for id_ in await rows.missing_tasks(connection, set(told))]
-                yield Finding("acknowledged", "every acknowledged task is there", "task", missing)
-                yield Finding(
+                yield CheckResult("acknowledged", "every acknowledged task is there", "task", missing)
+                yield CheckResult(
                     "once", "every idempotency key was answered with one task", "key", _twice(self._acknowledged)
                 )
             if self._files is not None:
                 stored = await rows.stored_files(connection)
-                wrong = await asyncio.to_thread(lambda: list(_wrong_files(FileStore(self._files or Path()), stored)))
-                yield Finding("files", "every stored file is on disk, whole", "file", wrong)
+                store = open_file_store(self._files)
+                unsound = await asyncio.to_thread(lambda: list(_wrong_files(store, stored)))
+                yield CheckResult("files", "every stored file is in its place, whole", "file", unsound)
 
 
 def _lines(path: Path) -> Iterator[dict[str, object]]:

@@ -1,39 +1,34 @@
-"""The contract between the service and the code that does the work: `@executor`, `Context`, what may be raised, and the
-registry that loads it. It must stay light: API, worker parent and runner all import it."""
+"""The contract between the service and the code that does the work: `@executor`, `Context`, and what may be raised. It
+must stay light: API, worker parent and runner all import it."""
 
 import asyncio
 import hashlib
-import importlib
 import inspect
 import io
 import json
 import re
-import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property
-from importlib.metadata import entry_points
-from pathlib import Path, PurePath
-from types import ModuleType
-from typing import IO, Any, NoReturn, Protocol, TypeVar
+from pathlib import Path
+from typing import IO, Any, Protocol, TypeVar
 
-from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError
+import orjson
+from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema, to_json
 
-from app.core.breaker import Breaker
+from app.core.breaker import Breaker, host_breaker
 from app.core.errors import PluginError, TooLarge
 from app.core.file import ANY_TYPE, FILE_ID, StoredFile, label_of
 from app.core.retry import RetryPolicy
+from app.core.trace import Trace
 
 NAME = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 LONGEST_WAIT_SECONDS = 10 * 365 * 86400.0
 MARK = "__task_executor__"
-ENTRY_POINT_GROUP = "task_service.executors"
-"""Where an installed distribution names its executor modules."""
 FILE_ID_FORMAT = "file-id"
 """How a FileId is marked in a JSON Schema."""
 FileSource = bytes | Path | IO[bytes]
@@ -109,7 +104,7 @@ class RunnerSetup:
     concurrency: int = 1
     max_result_bytes: int = 2**20
     max_output_bytes: int = 2**30
-    files_dir: str = "data/files"
+    files_place: str = "data/files"
     timeout_seconds: float = 300
     stop_grace_seconds: float = 5
 
@@ -210,6 +205,7 @@ class Context:
     deadline     aware UTC moment at which the time limit is up
     checkpoints  what earlier attempts of this task stored, oldest first
     setup        how this runner was started, for executors that start runners of their own
+    trace        the trace that the attempt belongs to, None for none; `context.trace.headers` are for a call of others
     """
 
     def __init__(
@@ -220,6 +216,7 @@ class Context:
         deadline: datetime | None = None,
         checkpoints: Sequence[Any] = (),
         setup: RunnerSetup | None = None,
+        trace: Trace | None = None,
         reports: Reports,
     ) -> None:
         self.task_id = task_id
@@ -227,6 +224,7 @@ class Context:
         self.deadline = deadline
         self.checkpoints = list(checkpoints)
         self.setup = setup or RunnerSetup()
+        self.trace = trace
         self._reports = reports
         self._stop_reason: str | None = None
 
@@ -355,6 +353,8 @@ class Executor:
 
     None for `max_attempts`, `timeout_seconds` or `retry` means the service's setting. An attempt that raised one of
     `fail_on` is not tried again; where there is a `retry_on`, only one that raised one of those is. `breaker` has a name.
+    `internal`: the service alone submits such tasks. `url_field` is the field of the payload with the URL that it calls,
+    whose host has a breaker of its own.
     """
 
     task_type: str
@@ -367,6 +367,8 @@ class Executor:
     retry_on: tuple[type[Exception], ...] = ()
     fail_on: tuple[type[Exception], ...] = ()
     breaker: Breaker | None = None
+    internal: bool = False
+    url_field: str | None = None
 
     def retries(self, error: BaseException) -> bool:
         """Whether an attempt that raised `error` may be tried again."""
@@ -384,6 +386,13 @@ class Executor:
         if isinstance(error, DependencyDown):
             return error.name or self.dependency
         return self.dependency if self.breaker is not None and self.breaker.counts(error) else None
+
+    def host_breaker(self, payload: str) -> str | None:
+        """The breaker of the host that a task with this payload, JSON as text, calls; None if it calls none."""
+        if self.url_field is None:
+            return None
+        url = orjson.loads(payload).get(self.url_field)
+        return host_breaker(url) if isinstance(url, str) else None
 
     @property
     def shares_runner(self) -> bool:
@@ -425,6 +434,8 @@ def executor(
     fail_on: Sequence[type[Exception]] = (),
     breaker: Breaker | None = None,
     example: Mapping[str, Any] | None = None,
+    internal: bool = False,
+    url_field: str | None = None,
 ) -> Callable[[Function], Function]:
     """Mark a function `(payload, context) -> JSON` as the executor of `task_type`. It stays a plain function.
 
@@ -432,12 +443,15 @@ def executor(
     in its runner) or `async def` (shares one). Raises PluginError, at import, for a name or a limit that makes no sense, and
     for a function that cannot be called like that. An `example` must fit the model; it is checked when it is loaded.
     `retry_on` and `fail_on` say which exceptions are worth another attempt; without them all are. While its `breaker` is
-    open, tasks of this type wait.
+    open, tasks of this type wait. With a `url_field` they wait too while the host does not answer to which the URL in that
+    field of the payload leads.
     """
     if not NAME.fullmatch(task_type):
         raise PluginError(f"task_type {task_type!r} must match {NAME.pattern}")
     if not (isinstance(payload, type) and issubclass(payload, BaseModel)):
         raise PluginError(f"executor {task_type!r}: payload must be a pydantic model, not {payload!r}")
+    if url_field is not None and url_field not in payload.model_fields:
+        raise PluginError(f"executor {task_type!r}: url_field {url_field!r} is no field of its payload")
     if max_attempts is not None and max_attempts < 1:
         raise PluginError(f"executor {task_type!r}: max_attempts must be at least 1, not {max_attempts}")
     if timeout_seconds is not None and timeout_seconds <= 0:
@@ -454,7 +468,7 @@ def executor(
         _check_function(task_type, function)
         made = Executor(
             *(task_type, function, payload, max_attempts, timeout_seconds, retry, example),
-            *(tuple(retry_on), tuple(fail_on), breaker),
+            *(tuple(retry_on), tuple(fail_on), breaker, internal, url_field),
         )
         setattr(function, MARK, made)
         return function
@@ -481,143 +495,3 @@ def _check_function(task_type: str, function: Callable[..., Any]) -> None:
             raise PluginError(
                 f"{shown} is already the executor of {mark.task_type!r}; each needs a function of its own"
             )
-
-
-class ExecutorRegistry(Mapping[str, Executor]):
-    """The executors of one process by task_type, and the modules they came from. Built by `load_executors`, then only read."""
-
-    def __init__(self, executors: Mapping[str, Executor], modules: Sequence[str] = ()) -> None:
-        self._executors = dict(sorted(executors.items()))
-        self.modules = tuple(modules)
-        self.breakers = {str(one.breaker.name): one.breaker for one in self._executors.values() if one.breaker}
-        """The rule of every breaker that is declared, by name."""
-
-    def __getitem__(self, task_type: str) -> Executor:
-        return self._executors[task_type]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._executors)
-
-    def __len__(self) -> int:
-        return len(self._executors)
-
-
-def installed_modules() -> tuple[str, ...]:
-    """The executor modules that installed distributions name in the entry point group `task_service.executors`, in the
-    order of the entry points' names, each once. Raises PluginError for a value that is more than a module."""
-    points = sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: (point.name, point.value))
-    for point in points:
-        if not all(part.isidentifier() for part in point.value.split(".")):
-            raise PluginError(
-                f"Entry point {point.name!r} ({ENTRY_POINT_GROUP}){_origin(point.value)} is {point.value!r}; it must name a"
-                " module alone, like 'my_executors', whose @executor functions are collected."
-            )
-    return tuple(dict.fromkeys(point.value for point in points))
-
-
-def load_executors(module_names: Sequence[str]) -> ExecutorRegistry:
-    """Import each module and collect what it marks. Raises PluginError with one clear line: which module, and why."""
-    found: dict[str, Executor] = {}
-    for module_name in module_names:
-        module = _import(module_name)
-        marked = [
-            getattr(member, MARK)
-            for member in vars(module).values()
-            if getattr(member, "__module__", None) == module.__name__ and hasattr(member, MARK)
-        ]
-        if not marked:
-            _refuse(module_name, "marks no function with @executor")
-        for one in marked:
-            taken = found.get(one.task_type)
-            if taken is not None and taken.function is not one.function:
-                _refuse(module_name, f"cannot be loaded: {_claimed_twice(taken, one)}")
-            _check_model(module_name, one)
-            _check_breaker(module_name, one, found)
-            found[one.task_type] = one
-    return ExecutorRegistry(found, module_names)
-
-
-def _claimed_twice(first: Executor, second: Executor) -> str:
-    one, other = first.function, second.function
-    if one.__module__ == other.__module__:
-        return f"task_type {first.task_type!r} is claimed by two functions, {one.__name__} and {other.__name__}"
-    return f"task_type {first.task_type!r} is already taken by {one.__module__!r}{_origin(one.__module__)}"
-
-
-def _check_breaker(module_name: str, one: Executor, found: Mapping[str, Executor]) -> None:
-    """Who shares a breaker must agree on its rule, but for the exceptions: those are a matter of each one's library."""
-    for other in found.values():
-        if one.breaker is None or other.breaker is None or one.breaker.name != other.breaker.name:
-            continue
-        if replace(one.breaker, on=()) != replace(other.breaker, on=()):
-            both = f"executors {other.task_type!r} and {one.task_type!r}"
-            _refuse(module_name, f"cannot be loaded: {both} declare breaker {one.breaker.name!r} differently")
-
-
-def _check_model(module_name: str, one: Executor) -> None:
-    """The documentation shows schema and example, so a schema that cannot be made and an example that would be refused are
-    faults of the module."""
-    what = "payload model"
-    try:
-        one.payload.model_rebuild()
-        _ = one.payload_schema
-        if one.example is not None:
-            what = "example"
-            one.payload.model_validate_json(json.dumps(dict(one.example), allow_nan=False))
-    except Exception as error:  # user code: a validator, a hook for the schema
-        fault = f"the {what} of executor {one.task_type!r} is wrong: {_one_line(error)}"
-        _refuse(module_name, f"cannot be loaded: {fault}", error)
-
-
-def _import(module_name: str) -> ModuleType:
-    path = PurePath(module_name)
-    if path.suffix == ".py" or len(path.parts) > 1:
-        parts = path.with_suffix("").parts
-        name = parts[-1] if path.is_absolute() else ".".join(part for part in parts if part != "..")
-        _refuse(module_name, f"cannot be loaded: give the module name, {name}, not the file")
-    try:
-        return importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
-        # A plug-in's import may raise anything, and the operator needs one line, not our stack.
-        _refuse(module_name, f"cannot be loaded: {_one_line(error)}{_hint(module_name, error)}", error)
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, ValidationError):
-        faults = error.errors(include_url=False, include_context=False, include_input=False)
-        return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}".removeprefix(": ") for fault in faults)
-    text = " ".join(str(error).split())
-    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
-
-
-def _hint(module_name: str, error: BaseException) -> str:
-    """Where it was looked for if it was not found, else the line that raised, where the text does not say it."""
-    if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
-        installed = (
-            str(PurePath(inspect.__file__).parent),
-            *(path for path in sys.path if path.endswith(("-packages", ".zip"))),
-        )
-        folders = [folder or "." for folder in sys.path if not folder.startswith(installed)]
-        return (
-            f". Searched: {', '.join(folders)} and the installed packages. Put it beside run_api.py, into a folder"
-            " named in PYTHONPATH, or install it"
-        )
-    ours = (__file__, importlib.__file__)
-    lines = [
-        (PurePath(frame.f_code.co_filename).name, line)
-        for frame, line in traceback.walk_tb(error.__traceback__)
-        if not frame.f_code.co_filename.startswith(("<frozen", *ours))
-    ]
-    return f" ({lines[-1][0]}, line {lines[-1][1]})" if lines else ""
-
-
-def _refuse(module_name: str, fault: str, error: BaseException | None = None) -> NoReturn:
-    raise PluginError(f"Executor module {module_name!r}{_origin(module_name)} {fault}.") from error
-
-
-def _origin(module_name: str) -> str:
-    """Which installed distribution named the module: the operator never did."""
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        if point.value == module_name and point.dist is not None:
-            return f" of the distribution {point.dist.name} {point.dist.version}"
-    return ""

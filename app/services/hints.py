@@ -1,9 +1,12 @@
 """Turns events into wake-ups: a listener, so that use cases know nothing of sockets."""
 
+from collections import Counter
+from collections.abc import Collection, Mapping
+
 from app.core import events
 from app.core.events import EventBus
-from app.core.task import Status
-from app.services.wakeup import CANCELS, CHANGES, QUEUES, Wakeup
+from app.core.task import Status, Task
+from app.services.wakeup import CANCELS, CHANGES, Wakeup
 
 
 class HintSubscriber:
@@ -11,40 +14,45 @@ class HintSubscriber:
 
     def __init__(self, bus: EventBus, wakeup: Wakeup) -> None:
         self._wakeup = wakeup
-        bus.subscribe(events.TasksSubmitted, self._work)
-        bus.subscribe(events.TaskRetried, self._work_and_change)
-        bus.subscribe(events.TaskEdited, self._work_and_change)
-        bus.subscribe(events.TasksRequeued, self._work_and_change)
-        bus.subscribe(events.TasksPromoted, self._work_and_change)
+        bus.subscribe(events.TasksSubmitted, lambda event: self._work(Counter(task.queue for task in event.tasks)))
+        for unblocked in (events.BreakerClosed, events.BreakerReset, events.QueueChanged, events.QueuePlacesFreed):
+            bus.subscribe(unblocked, lambda event: self._work({}))
+        bus.subscribe(events.TaskRetried, lambda event: self._ready_again(event.task))
+        bus.subscribe(events.TaskEdited, lambda event: self._ready_again(event.task))
+        bus.subscribe(events.TasksRequeued, lambda event: self._work_and_change({}, event.ids))
+        bus.subscribe(events.TasksAdmitted, lambda event: self._work_and_change({}, event.ids))
+        bus.subscribe(
+            events.TasksPromoted, lambda event: self._work_and_change(dict.fromkeys(event.queues, event.count), ())
+        )
         bus.subscribe(events.TasksSettled, self._settled)
-        bus.subscribe(events.BreakerClosed, self._work)
-        bus.subscribe(events.BreakerReset, self._work)
+        bus.subscribe(events.TasksClaimed, lambda event: self._change([task.id for task in event.tasks]))
+        bus.subscribe(events.TaskProgressed, lambda event: self._change(event.ids))
         bus.subscribe(events.TaskCancelRequested, self._cancel)
-        for kind in (
-            events.TasksClaimed,
-            events.TaskProgressed,
-            events.TaskCancelled,
-            events.TaskDeleted,
-            events.DeadLettersPurged,
-            events.TasksExpired,
-        ):
-            bus.subscribe(kind, self._change)
+        bus.subscribe(events.TaskCancelled, lambda event: self._change([event.task.id]))
+        bus.subscribe(events.TaskDeleted, lambda event: self._change([event.task.id]))
+        bus.subscribe(events.DeadLettersPurged, lambda event: self._change(event.ids))
+        bus.subscribe(events.TasksExpired, lambda event: self._change(event.ids))
 
-    def _work(self, event: object) -> None:
-        self._wakeup.notify(QUEUES)
+    def _work(self, came: Mapping[str, int]) -> None:
+        """So many tasks came into each queue; empty where that is not known."""
+        self._wakeup.call_workers(came)
 
-    def _change(self, event: object) -> None:
-        self._wakeup.notify(CHANGES)
+    def _change(self, ids: Collection[int]) -> None:
+        self._wakeup.notify(CHANGES, ids)
 
-    def _work_and_change(self, event: object) -> None:
-        self._work(event)
-        self._change(event)
+    def _work_and_change(self, came: Mapping[str, int], ids: Collection[int]) -> None:
+        self._work(came)
+        self._change(ids)
+
+    def _ready_again(self, task: Task) -> None:
+        self._work_and_change({task.queue: 1}, [task.id])
 
     def _settled(self, event: events.TasksSettled) -> None:
-        if any(one.change.status is Status.PENDING for one in event.settlements):
-            self._work(event)
-        self._change(event)
+        back = Counter(one.queue for one in event.settlements if one.change.status is Status.PENDING)
+        if back:
+            self._work(back)
+        self._change([one.change.id for one in event.settlements])
 
-    def _cancel(self, event: object) -> None:
+    def _cancel(self, event: events.TaskCancelRequested) -> None:
         self._wakeup.notify(CANCELS)
-        self._change(event)
+        self._change([event.task.id])

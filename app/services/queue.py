@@ -1,32 +1,53 @@
 """What workers may do with tasks: claim, renew, settle, report. A batch in each call, one transaction in each."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from operator import attrgetter
 from random import Random
 
-from app.core import lifecycle
+from app.core import lifecycle, webhook
+from app.core.attempt_log import Chunk
 from app.core.breaker import Verdict
-from app.core.events import EventBus, LeasesRefused, Settlement, TaskProgressed, TasksClaimed, TasksSettled
+from app.core.errors import OutcomeUnknown, PluginError, StoreDamaged
+from app.core.events import (
+    EventBus,
+    LeasesRefused,
+    QueuePlacesFreed,
+    Settlement,
+    TaskProgressed,
+    TasksAdmitted,
+    TasksClaimed,
+    TasksSettled,
+    TasksSubmitted,
+)
+from app.core.leases import HeldLease
 from app.core.lifecycle import Change, Completed, Outcome, Policy
 from app.core.retry import RetryPolicy
 from app.core.settings import Settings
 from app.core.task import TERMINAL, Attempt, ClaimedTask, JsonText, Status, Task
+from app.core.values import value
 from app.models import chores as chore_rows
 from app.models import files as file_rows
 from app.models import queue as rows
-from app.models.database import Connection, Database
+from app.models import task_logs as log_rows
+from app.models.database import Connection, Database, retried
 from app.models.queue import Completion, Head, Lease, Renewal
 from app.services.breakers import Board, Breakers
-from app.services.executors import ExecutorRegistry
+from app.services.concurrency import share_out
+from app.services.limits import LimitBoard, QueueLimits
+from app.services.registry import ExecutorRegistry
+from app.services.webhooks import announce, note_receptions, patience_of
 
 MOST_PAIRS = 64
 """Pairs of queue and task type that one claim looks into; the ones whose first task has waited longest."""
 PROMOTED_A_CLAIM = 1000
+LOOK_AGAIN_SECONDS = 0.05
+"""About how long until a worker looks again that was left empty-handed by others who claimed at the same moment."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ended:
     """One attempt that is over, as its worker saw it. `progress` is its last word on it, None if it said none;
     `checkpointed`: it stored or was given checkpoints; `saved_files`: it saved files."""
@@ -53,6 +74,8 @@ class Wish:
     room: int
 
 
+_concurrency_key, _task_type = attrgetter("task.concurrency_key"), attrgetter("task.task_type")
+
 Choose = Callable[[Sequence[Head]], Sequence[Wish]]
 """Given the first waiting task of every pair the worker serves, by rank, says what to claim. Pure."""
 
@@ -60,11 +83,28 @@ Choose = Callable[[Sequence[Head]], Sequence[Wish]]
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """What came of one exchange: new work, checkpoints of earlier attempts by task id. Where nothing was claimed,
-    `next_due_at` is when the next delayed task is due or the next breaker may be tried, None if neither is to come."""
+    `next_due_at` is when it is worth another look: when the next delayed task is due, the next breaker may be tried, or what
+    others held may be free; None if nothing is to come. `left`: queues in which more may wait, for others to take."""
 
     claimed: tuple[ClaimedTask, ...] = ()
     checkpoints: dict[int, list[JsonText]] = field(default_factory=dict)
     next_due_at: datetime | None = None
+    left: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What an exchange wrote and saw before it chooses: what ended, what may be claimed, which queues have tasks of types
+    that we do not know, what holds them back, and which tasks got a place of their concurrency key.
+    `events` are to be published after the commit: new tasks that tell of an end, subscriptions switched off."""
+
+    changes: list[Change]
+    heads: Sequence[Head]
+    strange: frozenset[str]
+    board: Board
+    limits: LimitBoard
+    admitted: Set[int]
+    events: list[object]
 
 
 class TaskQueue:
@@ -76,6 +116,7 @@ class TaskQueue:
         bus: EventBus,
         registry: ExecutorRegistry,
         breakers: Breakers,
+        limits: QueueLimits,
         settings: Settings,
         random: Random,
     ) -> None:
@@ -83,10 +124,14 @@ class TaskQueue:
         self._bus = bus
         self._registry = registry
         self._breakers = breakers
+        self._limits = limits
         self._settings = settings
         self._random = random
         self._clock = database.clock()
+        self._doubtful: list[ClaimedTask] = []
+        """What was claimed in transactions of which nobody knows whether they were committed."""
 
+    @retried
     async def exchange(
         self,
         worker_id: str,
@@ -99,37 +144,63 @@ class TaskQueue:
         `choose` None claims nothing. `queues` empty means every queue. Late settles are refused quietly.
         """
         now = self._clock()
-        changes: list[Change] = []
         exchange = Exchange()
-        heads: list[Head] = []
-        async with self._database.write(durable=bool(ended)) as connection:
-            if ended:
-                changes = await self._settle(connection, worker_id, ended, now)
-            if choose is not None:
-                heads = await self._heads(connection, queues, now)
-            board = await self._breakers.board(connection, self._verdicts(ended, changes), heads, now)
-            if choose is not None:
-                exchange = await self._claim(connection, worker_id, choose, heads, board, now)
-        self._tell(worker_id, ended, changes)
+        # If they are ours nobody runs them, so they are handed back.
+        doubtful = [Ended(task, lifecycle.Released("the answer to its claim was lost"), now) for task in self._doubtful]
+        try:
+            async with self._database.write(durable=bool(ended)) as connection:
+                looks = self._settle_and_look(
+                    connection, worker_id, ended, doubtful, now, queues=None if choose is None else queues
+                )
+                look = await self._database.at_once(connection, looks)
+                if choose is not None:
+                    wishes = choose(look.heads) if look.heads else ()
+                    claims = self._claim(connection, worker_id, wishes, look, now)
+                    exchange = await self._database.at_once(connection, claims)
+                    exchange = replace(exchange, left=exchange.left | _unwished(look.heads, wishes) | look.strange)
+        except OutcomeUnknown:
+            self._doubtful += exchange.claimed
+            raise
+        del self._doubtful[: len(doubtful)]
+        self._tell(worker_id, ended, doubtful, look.changes)
+        for told in look.events:
+            self._bus.publish(told)
         if exchange.claimed:
             self._bus.publish(TasksClaimed(worker_id, exchange.claimed))
-        for event in board.events:
+        for event in look.board.events:
             self._bus.publish(event)
+        self._tell_of_places(look, exchange.claimed, {one.task.queue for one in ended})
         return exchange
 
+    def _tell_of_places(self, look: "_Look", claimed: Sequence[ClaimedTask], queues: set[str]) -> None:
+        """Others may have room for what became ready here and was not claimed."""
+        if look.admitted and (left := look.admitted - {task.id for task in claimed}):
+            self._bus.publish(TasksAdmitted(tuple(sorted(left))))
+        if look.limits.room_in(queues):
+            self._bus.publish(QueuePlacesFreed())
+
+    @retried
     async def renew(self, leases: Iterable[Lease]) -> list[Renewal]:
         """Extend these leases; what does not come back is lost to us."""
         until = self._clock() + timedelta(seconds=self._settings.lease_seconds)
         async with self._database.write(durable=False) as connection:
             return await rows.renew(connection, leases, until)
 
-    async def save_progress(self, progress: Sequence[tuple[int, int, JsonText]]) -> None:
-        """Store the newest (id, lease, progress) of running attempts."""
+    @retried
+    async def save_progress(self, progress: Sequence[tuple[int, int, JsonText]], lines: Sequence[Chunk] = ()) -> None:
+        """Store the newest (id, lease, progress) of running attempts, and what attempts printed and logged."""
+        told = {one.task_id for one in lines}
         async with self._database.write(durable=False) as connection:
-            stored = await rows.save_progress(connection, progress)
-        if stored:
-            self._bus.publish(TaskProgressed(tuple(stored)))
+            if progress:
+                told |= await rows.save_progress(connection, progress)
+            if lines:
+                await log_rows.append(connection, lines)
+                await log_rows.drop(connection, lines)
+                await log_rows.drop_attempts(connection, lines)
+        if told:
+            self._bus.publish(TaskProgressed(tuple(sorted(told))))
 
+    @retried
     async def add_checkpoint(self, task_id: int, lease: int, data: JsonText) -> bool:
         """Store a checkpoint for the next attempt; returns after the commit. False when the lease is lost."""
         async with self._database.write() as connection:
@@ -138,45 +209,70 @@ class TaskQueue:
     def policy(self, task: Task) -> Policy:
         """The rules for an attempt that goes wrong: the task's own, else its executor's, else the settings'."""
         executor = self._registry.get(task.task_type)
-        retry = RetryPolicy(**json.loads(task.retry)) if task.retry else executor.retry if executor else None
+        retry = _retry_policy(task.retry) if task.retry else executor.retry if executor else None
         return Policy(
             retry=retry or self._settings.retry_policy,
             poison_after=self._settings.poison_after,
             priority_step_seconds=self._settings.priority_step_seconds,
         )
 
-    async def settle_expired(self, connection: Connection, limit: int, evidence: str) -> list[tuple[Task, Change]]:
-        """Take back up to `limit` leases that are over: decided and written in the caller's transaction."""
+    async def take_back(
+        self, connection: Connection, leases: Sequence[HeldLease], evidence: str
+    ) -> tuple[list[tuple[Task, Change]], TasksSubmitted | None]:
+        """Settle as lost what still runs under one of these leases as it was read, in the caller's transaction. The notices
+        of their end are to be published after it."""
         now = self._clock()
-        tasks = await chore_rows.expired_leases(connection, now, limit)
+        awaited: list[int] = []
+        tasks = await chore_rows.unrenewed(connection, leases)
         decided = [(task, self._decide(task, lifecycle.Lost(evidence), now)) for task in tasks]
         if decided:
-            await self._write(connection, decided, {task.id: "lost" for task in tasks})
+            awaited = await self._write(connection, decided, {task.id: "lost" for task in tasks})
             over = [change.id for _, change in decided if change.status in TERMINAL]
             await self._clear_after(connection, over, now)
-        return decided
+            await share_out(connection, (task.concurrency_key for task in tasks))
+        return decided, await self.announce(connection, awaited, now)
+
+    async def announce(self, connection: Connection, ended: Sequence[int], now: datetime) -> TasksSubmitted | None:
+        """Store, in the caller's transaction, what tells of the end of these tasks; to be published after it."""
+        return await announce(connection, ended, now, self._settings.priority_step_seconds) if ended else None
 
     async def _settle(
         self, connection: Connection, worker_id: str, ended: Sequence[Ended], now: datetime
-    ) -> list[Change]:
+    ) -> tuple[list[Change], list[object]]:
         completed = [one for one in ended if isinstance(one.outcome, Completed)]
         others = {(one.task.id, one.task.lease): one for one in ended if not isinstance(one.outcome, Completed)}
         changes: list[Change] = []
+        awaited: list[int] = []
         if completed:
             written = await rows.complete(connection, [_completion(one) for one in completed])
-            changes += [_completed(one, now) for one in completed if one.task.id in written]
+            awaited += [id_ for (id_, _), told in written.items() if told]
+            changes += [_completed(one, now) for one in completed if (one.task.id, one.task.lease) in written]
         if others:
             tasks = await rows.held(connection, others)
             decided = [(task, self._decide(task, others[task.id, task.lease].outcome, now)) for task in tasks]
             if decided:
-                words = {one.task.id: one.outcome.word for one in others.values()}
-                progress = {one.task.id: one.progress for one in others.values()}
-                await self._write(connection, decided, words, progress)
+                # By task alone would not do: a worker may settle what it has lost together with what it holds.
+                words = {task.id: others[task.id, task.lease].outcome.word for task in tasks}
+                progress = {task.id: others[task.id, task.lease].progress for task in tasks}
+                awaited += await self._write(connection, decided, words, progress)
                 changes += [change for _, change in decided]
         over = {change.id for change in changes if change.status in TERMINAL}
         left = [one.task.id for one in ended if one.task.id in over and one.left_something]
         await self._clear_after(connection, left, now)
-        return changes
+        notices = await self.announce(connection, awaited, now)
+        events: list[object] = [] if notices is None else [notices]
+        if webhook.TASK_TYPE in map(_task_type, ended):
+            events += await self._note_receptions(connection, ended, changes, now)
+        return changes, events
+
+    async def _note_receptions(
+        self, connection: Connection, ended: Sequence[Ended], changes: Sequence[Change], now: datetime
+    ) -> Sequence[object]:
+        """What the attempts to deliver notices that were still ours say of their receivers."""
+        ours = {(change.id, change.lease) for change in changes}
+        told = [one for one in ended if one.task.task_type == webhook.TASK_TYPE]
+        outcomes = {one.task.id: one.outcome for one in told if (one.task.id, one.task.lease) in ours}
+        return await note_receptions(connection, outcomes, patience_of(self._settings), now) if outcomes else ()
 
     async def _clear_after(self, connection: Connection, over: Sequence[int], now: datetime) -> None:
         """Drop what tasks that have ended kept for their next attempt."""
@@ -193,65 +289,133 @@ class TaskQueue:
         decided: Sequence[tuple[Task, Change]],
         words: Mapping[int, str],
         progress: Mapping[int, JsonText | None] = rows.NOTHING,
-    ) -> None:
+    ) -> list[int]:
+        """Returns those that have ended and of whose end somebody may have to be told."""
         written = await rows.apply(connection, [change for _, change in decided], progress)
         history = [_attempt(task, change, words[task.id]) for task, change in decided if change.id in written]
         if history:
             await rows.record_attempts(connection, history)
+        return [change.id for _, change in decided if change.status in TERMINAL and written.get(change.id)]
 
     def _verdicts(self, ended: Sequence[Ended], changes: Sequence[Change]) -> list[Verdict]:
         """What the attempts that were still ours say of their dependencies."""
-        if not self._registry.breakers:
+        if not self._registry.breakers and self._registry.calls_hosts.isdisjoint(map(_task_type, ended)):
             return []
         settled = {(change.id, change.lease) for change in changes}
         ours = (one for one in ended if (one.task.id, one.task.lease) in settled)
         found = (self._breakers.verdict(one.task, one.outcome) for one in ours)
         return [verdict for verdict in found if verdict is not None]
 
-    async def _heads(self, connection: Connection, queues: Sequence[str], now: datetime) -> list[Head]:
-        await chore_rows.promote_due(connection, now, PROMOTED_A_CLAIM)
-        return [
-            head
-            for head in await rows.waiting_heads(connection)
-            if head.task_type in self._registry and (not queues or head.queue in queues)
-        ]
+    async def _settle_and_look(
+        self,
+        connection: Connection,
+        worker_id: str,
+        ended: Sequence[Ended],
+        doubtful: Sequence[Ended],
+        now: datetime,
+        *,
+        queues: Sequence[str] | None,
+    ) -> "_Look":
+        """Write what ended, and see what waits in these queues (None is none, empty all): first tasks of the types that we
+        know, and queues in which there are others."""
+        changes: list[Change] = []
+        events: list[object] = []
+        if ended or doubtful:
+            changes, events = await self._settle(connection, worker_id, [*ended, *doubtful], now)
+        keys = set(map(_concurrency_key, (*ended, *doubtful)))
+        if queues is not None:
+            keys |= {key for _, key in await chore_rows.promote_due(connection, now, PROMOTED_A_CLAIM)}
+        admitted = await share_out(connection, keys)
+        waiting = [] if queues is None else await self._heads(connection, queues)
+        heads = [head for head in waiting if head.task_type in self._registry]
+        strange = frozenset(head.queue for head in waiting if head.task_type not in self._registry)
+        board = await self._breakers.board(connection, self._verdicts(ended, changes), heads, now)
+        passing = await board.passing(heads) if queues is not None else heads
+        limits = await self._limits.board(connection, passing, now)
+        heads = sorted(limits.passing(passing), key=lambda head: head.rank)[:MOST_PAIRS]
+        return _Look(changes, heads, strange, board, limits, admitted.keys(), events)
+
+    async def _heads(self, connection: Connection, queues: Sequence[str]) -> list[Head]:
+        return [head for head in await rows.waiting_heads(connection) if not queues or head.queue in queues]
 
     async def _claim(
         self,
         connection: Connection,
         worker_id: str,
-        choose: Choose,
-        heads: Sequence[Head],
-        board: Board,
+        wishes: Sequence[Wish],
+        look: "_Look",
         now: datetime,
     ) -> Exchange:
-        heads = sorted(await board.passing(heads), key=lambda head: head.rank)[:MOST_PAIRS]
+        board, limits = look.board, look.limits
         until = now + timedelta(seconds=self._settings.lease_seconds)
         claimed: list[ClaimedTask] = []
-        for wish in choose(heads) if heads else ():
+        asked = put_off = False
+        left: set[str] = set()
+        for wish in wishes:
             room = wish.room
             for pairs, breaker in board.parts(wish.pairs):
                 places = room if breaker is None else min(room, board.places[breaker])
                 if places:
-                    taken = await rows.claim(connection, pairs, places, worker_id, now, until)
-                    await board.let_through(breaker, taken)
-                    claimed += taken
-                    room -= len(taken)
+                    asked = True
+                    taken = await rows.claim(connection, pairs, places, worker_id, now, until, limits.most(pairs))
+                    if len(taken) == places:
+                        left.update(queue for queue, _ in pairs)
+                    kept = await self._put_off(connection, look, taken)
+                    put_off = put_off or len(kept) < len(taken)
+                    await board.let_through(breaker, kept)
+                    await limits.take(kept)
+                    claimed += kept
+                    room -= len(kept)
         again = [task.id for task in claimed if task.lease > 1]
         checkpoints = await rows.checkpoints_of(connection, again) if again else {}
-        return Exchange(tuple(claimed), checkpoints, None if claimed else await self._next_due(connection, board))
+        due_at = None if claimed else now if put_off else await self._next_due(connection, look, asked)
+        return Exchange(tuple(claimed), checkpoints, due_at, frozenset(left))
 
-    async def _next_due(self, connection: Connection, board: Board) -> datetime | None:
-        moments = (await chore_rows.next_due(connection), board.until)
+    async def _put_off(
+        self, connection: Connection, look: "_Look", claimed: Sequence[ClaimedTask]
+    ) -> Sequence[ClaimedTask]:
+        """Give back those that call a host which is down. Which host that is stands in the payload alone, so it is known no
+        earlier. Returns the others.
+
+        The place of a concurrency key that one of them had is given away by a chore: who has breakers to himself must not wait
+        for keys, because others have keys and wait for breakers.
+        """
+        held = await look.board.put_off(claimed)
+        if not held:
+            return claimed
+        await rows.put_off(connection, held)
+        ids = {task.id for task, _ in held}
+        return [task for task in claimed if task.id not in ids]
+
+    async def _next_due(self, connection: Connection, look: "_Look", asked: bool) -> datetime | None:
+        moments = [await chore_rows.next_due(connection), look.board.until, look.limits.until]
+        if asked:
+            # Something waits and could not be had: others hold it at this moment, and may not take it.
+            moments.append(self._clock() + timedelta(seconds=self._random.uniform(0.5, 1.5) * LOOK_AGAIN_SECONDS))
         return min((moment for moment in moments if moment is not None), default=None)
 
-    def _tell(self, worker_id: str, ended: Sequence[Ended], changes: Sequence[Change]) -> None:
-        by_lease = {(one.task.id, one.task.lease): one for one in ended}
+    def _tell(
+        self, worker_id: str, ended: Sequence[Ended], doubtful: Sequence[Ended], changes: Sequence[Change]
+    ) -> None:
+        by_lease = {(one.task.id, one.task.lease): one for one in (*ended, *doubtful)}
         settlements = [_settlement(by_lease.pop((change.id, change.lease)), change) for change in changes]
         if settlements:
             self._bus.publish(TasksSettled(worker_id, tuple(settlements)))
-        if by_lease:
-            self._bus.publish(LeasesRefused(worker_id, tuple(id_ for id_, _ in by_lease)))
+        refused = by_lease.keys() - {(one.task.id, one.task.lease) for one in doubtful}
+        if refused:
+            self._bus.publish(LeasesRefused(worker_id, tuple(sorted(id_ for id_, _ in refused))))
+
+
+def _unwished(heads: Sequence[Head], wishes: Sequence[Wish]) -> frozenset[str]:
+    wished = {pair for wish in wishes for pair in wish.pairs}
+    return frozenset(head.queue for head in heads if (head.queue, head.task_type) not in wished)
+
+
+def _retry_policy(stored: JsonText) -> RetryPolicy:
+    try:
+        return RetryPolicy(**json.loads(stored))
+    except (ValueError, TypeError, PluginError):  # it was checked when it was stored
+        raise StoreDamaged("there is a retry policy that is none") from None
 
 
 def _completion(one: Ended) -> Completion:

@@ -14,17 +14,22 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     ValidationError,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from app.core.clock import Clock
-from app.core.errors import InvalidRequest, PayloadInvalid, TooLarge, UnknownTaskType
+from app.core.concurrency import LARGEST_LIMIT, stored_key
+from app.core.errors import InvalidRequest, OutboundRefused, PayloadInvalid, TooLarge, UnknownTaskType
 from app.core.retry import RetryKind
 from app.core.settings import Settings
 from app.core.task import HIGHEST_PRIORITY, LARGEST_INTEGER, LOWEST_PRIORITY, PRIORITY_NAMES, JsonText, NewTask
-from app.services.executors import Executor, ExecutorRegistry, named_files
+from app.core.trace import Trace
+from app.services.destinations import LONGEST_URL, Rules
+from app.services.executors import Executor, named_files
+from app.services.registry import ExecutorRegistry
 
 FAR_FUTURE = timedelta(days=3650)
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
@@ -36,7 +41,8 @@ def _sensible(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
-def _distinct(names: list[str]) -> list[str]:
+def distinct(names: list[str]) -> list[str]:
+    """Raises ValueError for names that repeat."""
     if len(set(names)) != len(names):
         raise ValueError("must not repeat")
     return names
@@ -52,17 +58,20 @@ def _a_priority(value: Any) -> Any:
 
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
-Key = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")]
+LONGEST_KEY = 255
+Key = Annotated[str, Field(min_length=1, max_length=LONGEST_KEY, pattern=r"^[\x21-\x7e]+$")]
 Priority = Annotated[
     Annotated[int, Field(ge=LOWEST_PRIORITY, le=HIGHEST_PRIORITY)] | Literal["low", "normal", "high", "critical"],
     BeforeValidator(_a_priority),
 ]
 When = Annotated[AwareDatetime, AfterValidator(_sensible)]
-Tags = Annotated[list[Name], Field(max_length=20, json_schema_extra={"uniqueItems": True}), AfterValidator(_distinct)]
+UNIQUE: dict[str, JsonValue] = {"uniqueItems": True}
+Tags = Annotated[list[Name], Field(max_length=20, json_schema_extra=UNIQUE), AfterValidator(distinct)]
 Metadata = Annotated[dict[str, Any], Field(max_length=50)]
 MaxAttempts = Annotated[int, Field(ge=1, le=1000)]
 
 MOST_METADATA_BYTES = 16 * 1024
+LONGEST_SHOWN = 200
 LONGEST_RETRY_SECONDS = 7 * 86400.0
 
 
@@ -114,14 +123,34 @@ class Submission(BaseModel):
         description="Time all attempts have together, from when it is due; no attempt starts later.",
     )
     unique_key: Key | None = Field(None, description="At most one unfinished task has it.")
-    tags: Tags = Field(default=[], description="Names to filter by.")
+    tags: Tags = Field(default_factory=list, description="Names to filter by.")
     metadata: Metadata | None = Field(None, description="Anything of yours, up to 16 KiB; handed back as it is.")
     parent_id: int | None = Field(None, ge=1, le=LARGEST_INTEGER, description="The task this one belongs to.")
+    concurrency_key: Key | None = Field(None, description="Tasks with the same key run so many at once.")
+    concurrency_limit: int | None = Field(
+        None,
+        ge=1,
+        le=LARGEST_LIMIT,
+        description="So many tasks with its `concurrency_key` run at once, this one included.",
+    )
+    webhook_url: str | None = Field(
+        None,
+        min_length=1,
+        max_length=LONGEST_URL,
+        description="Where to tell, by a signed POST, that it has ended: completed, failed or cancelled.",
+        json_schema_extra={"format": "uri"},
+    )
 
     @model_validator(mode="after")
     def _one_moment(self) -> Self:
         if self.scheduled_at is not None and self.delay_seconds is not None:
             raise ValueError("give scheduled_at or delay_seconds, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _limit_of_a_key(self) -> Self:
+        if self.concurrency_limit is not None and self.concurrency_key is None:
+            raise ValueError("concurrency_limit needs a concurrency_key")
         return self
 
 
@@ -132,11 +161,19 @@ class Intake:
         self._registry = registry
         self._settings = settings
         self._clock = clock
+        # What the models of payloads may ask of whoever validates them.
+        self._rules = Rules(settings)
+        self._surroundings = {"executors": registry.offered, "outbound": self._rules.check}
 
     def prepare(
-        self, submission: Submission, idempotency_key: str | None = None, location: Sequence[str | int] = ()
+        self,
+        submission: Submission,
+        idempotency_key: str | None = None,
+        location: Sequence[str | int] = (),
+        tenant: str = "",
+        trace: Trace | None = None,
     ) -> NewTask:
-        """The task to store. Raises InvalidRequest or TooLarge; faults are located below `location`."""
+        """The task to store, of that tenant and that trace. Raises InvalidRequest or TooLarge; faults are located below `location`."""
         executor = self._executor(submission.task_type, location)
         payload, file_ids = self._payload(executor, submission.payload, location)
         return NewTask(
@@ -159,12 +196,32 @@ class Intake:
             parent_id=submission.parent_id,
             tags=tuple(submission.tags),
             metadata=metadata_text(submission.metadata, location),
+            tenant=tenant,
+            concurrency_key=_stored_key(submission.concurrency_key, tenant, location),
+            concurrency_limit=(submission.concurrency_limit or 1) if submission.concurrency_key else None,
+            webhook_url=self._webhook_url(submission.webhook_url, location),
+            traceparent=None if trace is None else trace.parent,
+            tracestate=None if trace is None else trace.state,
         )
 
+    def _webhook_url(self, url: str | None, location: Sequence[str | int]) -> str | None:
+        if url is None:
+            return None
+        if not self._settings.webhook_keys:
+            _refuse(
+                "cannot be told, because WEBHOOK_SECRETS is not set and nothing is sent unsigned",
+                [*location, "webhook_url"],
+            )
+        try:
+            self._rules.check(url)
+        except OutboundRefused as refused:
+            _refuse(f"cannot be told: {str(refused).rstrip('.')}", [*location, "webhook_url"])
+        return url
+
     def _executor(self, task_type: str, location: Sequence[str | int]) -> Executor:
-        executor = self._registry.get(task_type)
+        executor = self._registry.offered.get(task_type)
         if executor is None:
-            raise UnknownTaskType(task_type, list(self._registry), list(location))
+            raise UnknownTaskType(task_type, list(self._registry.offered), list(location))
         return executor
 
     def _retry(
@@ -196,7 +253,7 @@ class Intake:
             raise TooLarge("payload", self._settings.max_payload_bytes)
         try:
             # As JSON, like the runner does, so that both read dates, enumerations and bytes alike.
-            checked = executor.payload.model_validate_json(text, context={"executors": self._registry})
+            checked = executor.payload.model_validate_json(text, context=self._surroundings)
         except ValidationError as error:
             faults = located_faults(error, [*location, "payload"])
             raise PayloadInvalid(f"The payload does not fit {executor.task_type}.", faults) from None
@@ -226,12 +283,30 @@ def located_faults(error: ValidationError, location: Sequence[str | int]) -> lis
     """Pydantic's findings as {"location", "message", "type"}, without the offending input."""
     return [
         {
-            "location": [*location, *fault["loc"]],
+            "location": [*location, *(_shown(part) for part in fault["loc"])],
             "message": fault["msg"].removeprefix("Value error, "),
             "type": fault["type"],
         }
         for fault in error.errors(include_url=False, include_context=False, include_input=False)
     ]
+
+
+def _shown(part: str | int) -> str | int:
+    """A step of a location: the name of a field that is not ours may be as long as the body."""
+    return f"{part[:LONGEST_SHOWN]}..." if isinstance(part, str) and len(part) > LONGEST_SHOWN else part
+
+
+def _stored_key(key: str | None, tenant: str, location: Sequence[str | int]) -> str | None:
+    """The concurrency key with whose it is: tenants that happen to use the same one do not wait for each other."""
+    if key is None:
+        return None
+    stored = stored_key(tenant, key)
+    if len(stored) > LONGEST_KEY:
+        most = LONGEST_KEY - len(stored) + len(key)
+        _refuse(
+            f"must have at most {most} characters, for a tenant with so long a name", [*location, "concurrency_key"]
+        )
+    return stored
 
 
 def _refuse(message: str, location: list[str | int]) -> None:
@@ -241,4 +316,6 @@ def _refuse(message: str, location: list[str | int]) -> None:
 
 
 def _hash(submission: Submission) -> str:
-    return hashlib.sha256(orjson.dumps(submission.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)).hexdigest()
+    # What came later and is not given leaves the hash as it was: keys outlive a new version.
+    asked = submission.model_dump(mode="json", exclude={"webhook_url"} if submission.webhook_url is None else None)
+    return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).hexdigest()

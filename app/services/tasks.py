@@ -1,12 +1,27 @@
 """What clients may do with tasks. Each call owns its transaction and publishes what happened after the commit."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import json
+import time
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
+import orjson
+
+from app.core.attempt_log import Chunk
+from app.core.audit import Action, Actor, Deed, difference
 from app.core.clock import Clock
-from app.core.errors import Conflict, IdempotencyMismatch, InvalidRequest, NotFound, UniqueKeyTaken
+from app.core.errors import (
+    Conflict,
+    IdempotencyMismatch,
+    InvalidRequest,
+    NotFound,
+    QueueFull,
+    QuotaExceeded,
+    StoreContended,
+    UniqueKeyTaken,
+)
 from app.core.events import (
     EventBus,
     TaskCancelled,
@@ -14,6 +29,7 @@ from app.core.events import (
     TaskDeleted,
     TaskEdited,
     TaskRetried,
+    TasksAdmitted,
     TasksSubmitted,
 )
 from app.core.lifecycle import (
@@ -25,17 +41,29 @@ from app.core.lifecycle import (
     ensure_retryable,
 )
 from app.core.task import LARGEST_INTEGER, Attempt, NewTask, Status, Task, rank_of
+from app.core.values import value
 from app.models import attempts as attempt_rows
 from app.models import files as file_rows
+from app.models import queue as queue_rows
+from app.models import task_logs as log_rows
 from app.models import tasks as rows
-from app.models.database import Connection, Database
+from app.models.database import Connection, Database, retried
+from app.models.task_logs import Position
 from app.models.tasks import TaskFilter
+from app.services.audit import note
 from app.services.batcher import Batcher
+from app.services.concurrency import share_out
+from app.services.limits import QueueLimits
+from app.services.webhooks import announce
 
 ROWS_A_STATEMENT = 1000
+MOST_SCANNED, FIRST_SCANNED = 10_000, 50
+"""A search in texts looks at so many tasks, and at so many first."""
+SCAN_SECONDS, LOOK_SECONDS = 0.5, 0.05
+"""About how long it may take altogether, and for one look at the store."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Submitted:
     """The answer to a submission. `replayed`: the idempotency key had this task already, nothing new was stored."""
 
@@ -43,15 +71,70 @@ class Submitted:
     replayed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search in texts found among `scanned` tasks. Those before `next_before_id` were not looked at, None if there are
+    none."""
+
+    tasks: tuple[Task, ...]
+    scanned: int
+    next_before_id: int | None
+
+
+Fault = tuple[str, str] | QueueFull | QuotaExceeded
+"""Field and message of what is wrong with a submission, or what has no room for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What came of a batch of submissions, by their places in it: the ids of those that were stored, and what is wrong with
+    others. `owners` are the tasks that hold the keys of the rest; the ids in `blocked` wait for a place of their key.
+    """
+
+    ids: dict[int, int]
+    blocked: set[int]
+    faults: dict[int, Fault]
+    owners: list[Task]
+
+
+_AUDITED = (
+    *("status", "failure_reason", "attempts", "cancel_requested_at"),
+    *("priority", "scheduled_at", "max_attempts", "tags", "metadata"),
+)
+
+
+def _deed(action: Action, before: Task, after: Task | None) -> Deed:
+    """What was done to a task: of one that is gone what it was, of another what has changed."""
+    target = f"task {before.id}"
+    if after is None:
+        return Deed(action, target, {"task_type": before.task_type, "queue": before.queue} | _audited(before))
+    return Deed(action, target, *difference(_audited(before), _audited(after)))
+
+
+def _audited(task: Task) -> dict[str, Any]:
+    values = {name: getattr(task, name) for name in _AUDITED}
+    return values | {"metadata": None if task.metadata is None else orjson.loads(task.metadata)}
+
+
 class TaskService:
     """Submit, look up, list, edit, cancel, retry and delete tasks."""
 
-    def __init__(self, database: Database, bus: EventBus, priority_step_seconds: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        bus: EventBus,
+        limits: QueueLimits,
+        priority_step_seconds: float,
+        max_waiting_per_tenant: int = 0,
+    ) -> None:
+        """`max_waiting_per_tenant`: tasks of one tenant that may wait, 0 is any number."""
         self._database = database
+        self._limits = limits
+        self._quota = max_waiting_per_tenant
         self._bus = bus
         self._step = priority_step_seconds
         self._clock: Clock = database.clock()
-        self._submissions: Batcher[NewTask, Submitted] = Batcher(self._store)
+        self._submissions: Batcher[NewTask, Submitted] = Batcher(self._store, size=_stored_size)
         self._lookups: Batcher[int, Task] = Batcher(self._load)
 
     async def close(self) -> None:
@@ -60,11 +143,14 @@ class TaskService:
         await self._lookups.close()
 
     async def submit(self, task: NewTask) -> Submitted:
-        """Store a task; returns after the commit. Raises UniqueKeyTaken, IdempotencyMismatch, InvalidRequest."""
+        """Store a task; returns after the commit. Raises UniqueKeyTaken, IdempotencyMismatch, InvalidRequest,
+        QuotaExceeded."""
         return await self._submissions(task)
 
+    @retried
     async def submit_all(self, tasks: Sequence[NewTask]) -> list[int]:
         """Store all of `tasks` in one transaction, or none. Returns their ids in order. Raises as `submit` does."""
+        self._limits.ensure_possible(tasks)
         now = self._clock()
         ids: list[int] = []
         async with self._database.write() as connection:
@@ -72,31 +158,66 @@ class TaskService:
             if faults:
                 place, (field, message) = min(faults.items())
                 raise _refusal(field, message, ["tasks", place])
+            for refused_for in (await self._full(connection, tasks)).values():
+                raise refused_for
             for start in range(0, len(tasks), ROWS_A_STATEMENT):
                 chunk = tasks[start : start + ROWS_A_STATEMENT]
                 given, stored = await rows.insert_new(connection, chunk, now, self._step)
                 refused = [task for id_, task in zip(given, chunk, strict=True) if id_ not in stored]
                 ids += given
                 if refused:
-                    raise _collision(refused[0], await self._owners(connection, refused), within=ids)
+                    owners = await self._owners(connection, refused)
+                    _ensure_owned(refused, owners)
+                    raise _collision(refused[0], owners, within=ids)
                 await _keep_files(connection, zip(given, chunk, strict=True))
+            await share_out(connection, {task.concurrency_key for task in tasks})
         self._bus.publish(TasksSubmitted(tuple(ids), tuple(tasks)))
         return ids
 
-    async def get(self, task_id: int) -> Task:
-        """The task as it is now. Raises NotFound."""
+    async def get(self, task_id: int, tenant: str = "") -> Task:
+        """The task as it is now. Raises NotFound, for what is not that tenant's too; without a tenant all are seen."""
         if not 0 < task_id <= LARGEST_INTEGER:
             raise NotFound("task", task_id)
-        return await self._lookups(task_id)
+        task = await self._lookups(task_id)
+        if tenant and task.tenant != tenant:
+            raise NotFound("task", task_id)
+        return task
 
     async def search(self, wanted: TaskFilter, limit: int, *, whole_rows: bool) -> list[Task]:
         """Up to `limit` tasks, newest first; payload and result are read only for `whole_rows`."""
         async with self._database.read() as connection:
             return await rows.search(connection, wanted, limit, whole_rows=whole_rows)
 
-    async def attempts(self, task_id: int) -> list[Attempt]:
+    async def find(self, wanted: TaskFilter, part: str, limit: int) -> Found:
+        """Up to `limit` tasks with `part` in payload, result or error, newest first. Stops after MOST_SCANNED tasks, or when
+        it has taken SCAN_SECONDS, and says how far it came."""
+        texts = _spellings(part)
+        deadline, size = time.monotonic() + SCAN_SECONDS, FIRST_SCANNED
+        hits: list[int] = []
+        scanned, complete = 0, False
+        while len(hits) < limit and scanned < MOST_SCANNED and time.monotonic() < deadline and not complete:
+            began = time.monotonic()
+            async with self._database.read() as connection:
+                seen = await rows.scan(connection, wanted, texts, size)
+            complete = len(seen) < size
+            for id_, hit in seen:
+                if len(hits) == limit:
+                    complete = False
+                    break
+                scanned += 1
+                wanted = replace(wanted, before_id=id_)
+                hits += [id_] if hit else []
+            # Short looks: others want to read, too.
+            size = size * 2 if time.monotonic() - began < LOOK_SECONDS else max(FIRST_SCANNED, size // 2)
+            size = min(size, MOST_SCANNED - scanned or 1)
+        async with self._database.read() as connection:
+            tasks = await rows.get_many(connection, hits)
+        whole = tuple(tasks[id_] for id_ in hits if id_ in tasks)
+        return Found(whole, scanned, None if complete else wanted.before_id)
+
+    async def attempts(self, task_id: int, tenant: str = "") -> list[Attempt]:
         """Every attempt of the task, oldest first; the running or completed one is read from the task itself."""
-        task = await self.get(task_id)
+        task = await self.get(task_id, tenant)
         async with self._database.read() as connection:
             history = await attempt_rows.of_task(connection, task_id)
         current = _current_attempt(task)
@@ -104,60 +225,92 @@ class TaskService:
             history.append(current)
         return history
 
-    async def edit(self, task_id: int, edit: Edit) -> Task:
+    async def lines(self, task_id: int, read_to: Position = (0, 0), tenant: str = "") -> list[Chunk]:
+        """What the task's attempts printed and logged behind `read_to`, oldest first, as far as it is kept. Raises NotFound."""
+        await self.get(task_id, tenant)
+        async with self._database.read() as connection:
+            return await log_rows.after(connection, task_id, read_to)
+
+    @retried
+    async def edit(self, task_id: int, edit: Edit, tenant: str = "", by: Actor | None = None) -> Task:
         """Change a waiting task. Raises NotFound, Conflict, InvalidRequest."""
         async with self._database.write() as connection:
-            task = await self._locked(connection, task_id)
+            task = await self._locked(connection, task_id, tenant)
             ensure_editable(task)
             values = edited(task, edit, self._clock(), self._step)
             if values:
                 await rows.edit_waiting(connection, task_id, values)
-            task = await self._locked(connection, task_id)
+                await share_out(connection, [task.concurrency_key])
+            before, task = task, await self._locked(connection, task_id, tenant)
+            await note(connection, by, self._clock(), _deed(Action.TASK_EDIT, before, task))
         self._bus.publish(TaskEdited(task))
         return task
 
-    async def cancel(self, task_id: int) -> Task:
+    @retried
+    async def cancel(self, task_id: int, tenant: str = "", by: Actor | None = None) -> Task:
         """End a waiting task, or ask a running one to stop. Raises NotFound, Conflict once it has ended otherwise."""
         now = self._clock()
+        admitted: dict[int, str] = {}
+        notices = None
         async with self._database.write() as connection:
-            before = await self._locked(connection, task_id)
+            before = await self._locked(connection, task_id, tenant)
             ensure_cancellable(before)
             if before.status is Status.RUNNING and before.cancel_requested_at is None:
                 await rows.request_cancel(connection, task_id, before.lease, now)
-            elif not before.finished:
-                await rows.cancel_waiting(connection, task_id, now)
-            task = await self._locked(connection, task_id)
+            elif before.status is not Status.RUNNING and await rows.cancel_waiting(connection, task_id, now):
+                # Earlier attempts may have left something for the next one, which will not come.
+                await queue_rows.drop_checkpoints(connection, [task_id])
+                await file_rows.let_go_temporary(connection, [task_id], now)
+                admitted = await share_out(connection, [before.concurrency_key])
+                notices = await announce(connection, [task_id], now, self._step)
+            task = await self._locked(connection, task_id, tenant)
+            await note(connection, by, now, _deed(Action.TASK_CANCEL, before, task))
         if before.status is Status.RUNNING:
             self._bus.publish(TaskCancelRequested(task))
         elif not before.finished:
             self._bus.publish(TaskCancelled(task))
+        self._tell(admitted)
+        if notices is not None:
+            self._bus.publish(notices)
         return task
 
-    async def retry(self, task_id: int) -> Task:
+    @retried
+    async def retry(self, task_id: int, tenant: str = "", by: Actor | None = None) -> Task:
         """Run a failed or cancelled task again, now, with a fresh budget. Raises NotFound, Conflict, UniqueKeyTaken."""
         now = self._clock()
         async with self._database.write() as connection:
-            task = await self._locked(connection, task_id)
+            task = await self._locked(connection, task_id, tenant)
             ensure_retryable(task)
             if task.unique_key is not None:
-                for holder in await rows.find_by_keys(connection, [], [task.unique_key]):
+                for holder in await rows.find_by_keys(connection, [], [task.unique_key], [task.tenant]):
                     raise UniqueKeyTaken(task.unique_key, holder.id, task.status)
             await rows.make_ready_again(connection, task, now, rank_of(now, task.priority, self._step))
-            task = await self._locked(connection, task_id)
+            await share_out(connection, [task.concurrency_key])
+            before, task = task, await self._locked(connection, task_id, tenant)
+            await note(connection, by, now, _deed(Action.TASK_RETRY, before, task))
         self._bus.publish(TaskRetried(task))
         return task
 
-    async def delete(self, task_id: int) -> None:
+    @retried
+    async def delete(self, task_id: int, tenant: str = "", by: Actor | None = None) -> None:
         """Delete a task that does not run, with its history. Raises NotFound, Conflict."""
         async with self._database.write() as connection:
-            task = await self._locked(connection, task_id)
+            task = await self._locked(connection, task_id, tenant, delete=True)
             ensure_deletable(task)
             await file_rows.let_go(connection, [task_id], self._clock())
             await rows.delete_idle(connection, task_id)
+            admitted = await share_out(connection, [task.concurrency_key])
+            await note(connection, by, self._clock(), _deed(Action.TASK_DELETE, task, None))
         self._bus.publish(TaskDeleted(task))
+        self._tell(admitted)
 
-    async def _locked(self, connection: Connection, task_id: int) -> Task:
-        task = await rows.get_for_change(connection, task_id) if 0 < task_id <= LARGEST_INTEGER else None
+    def _tell(self, admitted: Collection[int]) -> None:
+        if admitted:
+            self._bus.publish(TasksAdmitted(tuple(admitted)))
+
+    async def _locked(self, connection: Connection, task_id: int, tenant: str, *, delete: bool = False) -> Task:
+        known = 0 < task_id <= LARGEST_INTEGER
+        task = await rows.get_for_change(connection, task_id, tenant=tenant, delete=delete) if known else None
         if task is None:
             raise NotFound("task", task_id)
         return task
@@ -167,32 +320,64 @@ class TaskService:
             found = await rows.get_many(connection, set(ids))
         return [found.get(id_) or NotFound("task", id_) for id_ in ids]
 
+    @retried
     async def _store(self, tasks: Sequence[NewTask]) -> list[Submitted | Exception]:
         now = self._clock()
         async with self._database.write() as connection:
-            faults = await self._faults(connection, tasks, now)
-            sound = [task for place, task in enumerate(tasks) if place not in faults]
-            given, stored = await rows.insert_new(connection, sound, now, self._step) if sound else ([], set())
-            refused = [task for id_, task in zip(given, sound, strict=True) if id_ not in stored]
-            refused += [tasks[place] for place in faults]
-            await _keep_files(connection, (pair for pair in zip(given, sound, strict=True) if pair[0] in stored))
-            owners = await self._owners(connection, refused) if refused else []
-        if stored:
-            pairs = [pair for pair in zip(given, sound, strict=True) if pair[0] in stored]
-            self._bus.publish(TasksSubmitted(tuple(id_ for id_, _ in pairs), tuple(task for _, task in pairs)))
-        ids = iter(given)
+            batch = await self._database.at_once(connection, self._insert(connection, tasks, now))
+        if batch.ids:
+            stored = tuple(tasks[place] for place in batch.ids)
+            self._bus.publish(TasksSubmitted(tuple(batch.ids.values()), stored))
         answers: list[Submitted | Exception] = []
         for place, task in enumerate(tasks):
-            if place in faults:
+            if place in batch.ids:
+                blocked = batch.ids[place] in batch.blocked
+                answers.append(Submitted(rows.stored_task(task, batch.ids[place], now, self._step, blocked=blocked)))
+            elif place in batch.faults:
                 # A repeated request gets its first answer, even if it would no longer be accepted now.
-                answers.append(_replay(task, owners) or _refusal(*faults[place], []))
-                continue
-            id_ = next(ids)
-            if id_ in stored:
-                answers.append(Submitted(rows.stored_task(task, id_, now, self._step)))
+                fault = batch.faults[place]
+                refusal = _refusal(*fault, []) if isinstance(fault, tuple) else fault
+                answers.append(_replay(task, batch.owners) or refusal)
             else:
-                answers.append(_replay(task, owners) or _collision(task, owners))
+                answers.append(_replay(task, batch.owners) or _collision(task, batch.owners))
         return answers
+
+    async def _insert(self, connection: Connection, tasks: Sequence[NewTask], now: datetime) -> "_Batch":
+        """Store what is sound and collides with nothing, and find out what the rest collides with."""
+        faults: dict[int, Fault] = {**await self._full(connection, tasks)}
+        faults |= await self._faults(connection, tasks, now)
+        sound = [place for place in range(len(tasks)) if place not in faults]
+        given, stored = await rows.insert_new(connection, [tasks[place] for place in sound], now, self._step)
+        ids = {place: id_ for place, id_ in zip(sound, given, strict=True) if id_ in stored}
+        await _keep_files(connection, ((id_, tasks[place]) for place, id_ in ids.items()))
+        blocked = {id_ for place, id_ in ids.items() if tasks[place].concurrency_key is not None}
+        if blocked:
+            blocked -= (await share_out(connection, {task.concurrency_key for task in tasks})).keys()
+        collided = [tasks[place] for place in sound if place not in ids]
+        refused = collided + [tasks[place] for place in faults]
+        owners = await self._owners(connection, refused) if refused else []
+        _ensure_owned(collided, owners)
+        return _Batch(ids, blocked, faults, owners)
+
+    async def _full(self, connection: Connection, tasks: Sequence[NewTask]) -> dict[int, QueueFull | QuotaExceeded]:
+        """Those that their queue or their tenant has no room for, by their places."""
+        full: dict[int, QueueFull | QuotaExceeded] = {**await self._limits.full(connection, tasks)}
+        if self._quota:
+            full |= await self._over_quota(connection, tasks)
+        return full
+
+    async def _over_quota(self, connection: Connection, tasks: Sequence[NewTask]) -> dict[int, QuotaExceeded]:
+        room = {
+            tenant: self._quota - await rows.count_waiting(connection, tenant, self._quota)
+            for tenant in sorted({task.tenant for task in tasks if task.tenant})
+        }
+        over = {}
+        for place, task in enumerate(tasks):
+            if task.tenant:
+                room[task.tenant] -= 1
+                if room[task.tenant] < 0:
+                    over[place] = QuotaExceeded(task.tenant, self._quota)
+        return over
 
     async def _faults(
         self, connection: Connection, tasks: Sequence[NewTask], now: datetime
@@ -205,22 +390,39 @@ class TaskService:
         }
         parents = {task.parent_id for task in tasks if task.parent_id is not None}
         if parents:
-            found = await rows.get_many(connection, parents)
+            found = await rows.present(connection, parents)
             for place, task in enumerate(tasks):
-                if task.parent_id is not None and task.parent_id not in found:
+                if task.parent_id is not None and not _may_name(task.tenant, found.get(task.parent_id)):
                     faults[place] = ("parent_id", f"names no task: there is no {task.parent_id}")
         named = {file_id for task in tasks for file_id in task.file_ids}
         if named:
             kept = await file_rows.kept_ids(connection, named, now)
             for place, task in enumerate(tasks):
-                for missing in [file_id for file_id in task.file_ids if file_id not in kept][:1]:
+                for missing in [one for one in task.file_ids if not _may_name(task.tenant, kept.get(one))][:1]:
                     faults[place] = ("payload", f"names no file: there is no {missing}")
         return faults
 
-    async def _owners(self, connection: Connection, refused: Iterable[NewTask]) -> list[Task]:
+    async def _owners(self, connection: Connection, refused: Sequence[NewTask]) -> list[Task]:
+        tenants = {task.tenant for task in refused}
         idempotency_keys = {task.idempotency_key for task in refused if task.idempotency_key}
         unique_keys = {task.unique_key for task in refused if task.unique_key}
-        return await rows.find_by_keys(connection, idempotency_keys, unique_keys)
+        return await rows.find_by_keys(connection, idempotency_keys, unique_keys, tenants)
+
+
+def _spellings(part: str) -> set[str]:
+    """How a text may stand in JSON: as part of a string, or of the JSON itself, which has no control characters."""
+    as_json = {part} if part.isprintable() else set()
+    return as_json | {json.dumps(part, ensure_ascii=False)[1:-1]}
+
+
+def _may_name(tenant: str, owner: str | None) -> bool:
+    """Whether a task of `tenant` may name what is `owner`'s; None is nobody's, because it is not there."""
+    return owner is not None and (not tenant or tenant == owner)
+
+
+def _stored_size(task: NewTask) -> int:
+    """About how many bytes a submission takes in memory and in its statement."""
+    return 500 + len(task.payload) + len(task.metadata or "")
 
 
 async def _keep_files(connection: Connection, stored: Iterable[tuple[int, NewTask]]) -> None:
@@ -232,17 +434,31 @@ async def _keep_files(connection: Connection, stored: Iterable[tuple[int, NewTas
 def _replay(refused: NewTask, owners: Sequence[Task]) -> Submitted | IdempotencyMismatch | None:
     """The task that the submission's idempotency key made before, or that its key belongs to another request."""
     for owner in owners:
-        if refused.idempotency_key is not None and owner.idempotency_key == refused.idempotency_key:
+        if refused.idempotency_key is not None and _same(
+            owner, refused, owner.idempotency_key, refused.idempotency_key
+        ):
             if owner.request_hash == refused.request_hash:
                 return Submitted(owner, replayed=True)
             return IdempotencyMismatch(refused.idempotency_key, owner.id)
     return None
 
 
+def _ensure_owned(refused: Iterable[NewTask], owners: Sequence[Task]) -> None:
+    """Raise StoreContended if nobody has the key that one of these was refused for: its owner has ended meanwhile."""
+    held = {(owner.tenant, key) for owner in owners for key in (owner.unique_key, owner.idempotency_key)}
+    if any(held.isdisjoint(((one.tenant, one.unique_key), (one.tenant, one.idempotency_key))) for one in refused):
+        raise StoreContended("Whoever held a key has given it back while it was looked for.")
+
+
+def _same(owner: Task, refused: NewTask, key: str | None, wanted: str) -> bool:
+    """Whether they have the key in common: each tenant has its own keys."""
+    return key == wanted and owner.tenant == refused.tenant
+
+
 def _collision(refused: NewTask, owners: Sequence[Task], within: Sequence[int] = ()) -> Conflict:
     """Who holds the unique key. `within`: ids of the same request, which will not exist once it is refused."""
     for owner in owners:
-        if refused.unique_key is not None and owner.unique_key == refused.unique_key:
+        if refused.unique_key is not None and _same(owner, refused, owner.unique_key, refused.unique_key):
             if owner.id in within:
                 return Conflict(f"Two tasks of this request have the unique key {refused.unique_key!r}.")
             return UniqueKeyTaken(refused.unique_key, owner.id, owner.status)

@@ -1,27 +1,41 @@
 """The one place where a process's parts are put together."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from random import Random
 
-from app.core.clock import Clock, system_clock
-from app.core.events import EventBus
+from app.core.clock import Clock
+from app.core.errors import StoreUnavailable
+from app.core.events import EventBus, StoreSuspect
 from app.core.logs import LogSubscriber
 from app.core.settings import Settings
 from app.models.database import Database
+from app.services.alerts import Alerts
+from app.services.audit import AuditLog
 from app.services.breakers import Breakers
 from app.services.chores import Chores
 from app.services.dead_letters import DeadLetters
-from app.services.executors import ExecutorRegistry, installed_modules, load_executors
+from app.services.diagnosis import Diagnosis
+from app.services.explain import Explainer
 from app.services.files import FileService
 from app.services.hints import HintSubscriber
 from app.services.insights import Insights
+from app.services.keys import KeyRing, Keys
+from app.services.limits import QueueLimits
+from app.services.metrics import Metrics
 from app.services.queue import TaskQueue
+from app.services.registry import ExecutorRegistry, installed_modules, load_executors
+from app.services.sessions import Sessions
 from app.services.submissions import Intake
+from app.services.tallies import Tallies
 from app.services.tasks import TaskService
-from app.services.wakeup import Wakeup, open_wakeup
+from app.services.tracing import Tracing, open_tracing
+from app.services.wakeup import Wakeup, open_streams, open_wakeup
 from app.services.watcher import ChangeWatcher
+from app.services.webhooks import Webhooks
 from app.services.workers import WorkerBook
 
 
@@ -41,30 +55,63 @@ class Services:
     chores: Chores
     dead_letters: DeadLetters
     breakers: Breakers
+    webhooks: Webhooks
+    alerts: Alerts
+    audit: AuditLog
+    limits: QueueLimits
+    tallies: Tallies
     insights: Insights
+    keys: Keys
+    ring: KeyRing
+    sessions: Sessions
+    explainer: Explainer
+    metrics: Metrics
+    diagnosis: Diagnosis
     workers: WorkerBook
     watcher: ChangeWatcher
+    tracing: Tracing | None
 
 
 @asynccontextmanager
-async def open_services(settings: Settings, *, clock: Clock = system_clock) -> AsyncIterator[Services]:
+async def open_services(
+    settings: Settings, *, clock: Clock | None = None, monotonic: Callable[[], float] = time.monotonic
+) -> AsyncIterator[Services]:
     """Load the executors, open and migrate the store, connect everything; close it all at the end.
 
-    Raises PluginError or StoreError, each one clear line.
+    Raises PluginError, SettingsError or StoreError, each one clear line.
     """
     modules = (*settings.all_executor_modules, *installed_modules())
     registry = load_executors(tuple(dict.fromkeys(modules)))
-    database = Database(settings.database_url, durability=settings.durability, clock=clock)
+    database = Database(
+        settings.database_url,
+        durability=settings.durability,
+        clock=clock,
+        connections=settings.database_connections,
+        reserve_bytes=settings.reserve_bytes,
+    )
     try:
         await database.open()
         bus = EventBus()
         LogSubscriber(bus)
-        wakeup = open_wakeup(database.path.resolve())
+        for name, warning in database.about().items():
+            if name.endswith("_warning"):
+                bus.publish(StoreSuspect(warning))
+        files = FileService(database, bus, settings)
+        await files.ensure_usable()
+        wakeup = await _opened_wakeup(database, bus, settings)
         HintSubscriber(bus, wakeup)
         random = Random()  # noqa: S311 jitter, not secrets
-        breakers = Breakers(database, bus, registry, random)
-        queue = TaskQueue(database, bus, registry, breakers, settings, random)
-        files = FileService(database, bus, settings)
+        breakers = Breakers(database, bus, registry, random, of_hosts=settings.host_breakers)
+        tallies = Tallies(database, bus, settings.priority_step_seconds)
+        webhooks = Webhooks(database, bus, settings)
+        limits = QueueLimits(database, bus, tallies)
+        await limits.refresh()
+        queue = TaskQueue(database, bus, registry, breakers, limits, settings, random)
+        alerts = Alerts(database, bus, settings, limits, tallies, breakers, random)
+        audit = AuditLog(database, settings)
+        insights = Insights(database, settings)
+        tasks = TaskService(database, bus, limits, settings.priority_step_seconds, settings.max_waiting_per_tenant)
+        ring = KeyRing(database, bus)
         services = Services(
             settings=settings,
             registry=registry,
@@ -72,21 +119,50 @@ async def open_services(settings: Settings, *, clock: Clock = system_clock) -> A
             bus=bus,
             wakeup=wakeup,
             intake=Intake(registry, settings, database.clock()),
-            tasks=TaskService(database, bus, settings.priority_step_seconds),
+            tasks=tasks,
             files=files,
             queue=queue,
-            chores=Chores(database, queue, files, bus, settings, random),
+            chores=Chores(
+                database, queue, files, breakers, limits, tallies, alerts, audit, bus, settings, random, monotonic
+            ),
             dead_letters=DeadLetters(database, bus, settings.priority_step_seconds),
             breakers=breakers,
-            insights=Insights(database, settings),
+            webhooks=webhooks,
+            alerts=alerts,
+            audit=audit,
+            limits=limits,
+            tallies=tallies,
+            insights=insights,
+            keys=Keys(database, bus),
+            ring=ring,
+            sessions=Sessions(database, bus, ring, timedelta(seconds=settings.session_seconds)),
+            explainer=Explainer(database, registry, tasks, breakers, insights, tallies),
+            metrics=Metrics(database, limits, tallies, breakers, webhooks, settings),
+            diagnosis=Diagnosis(database, settings, insights, breakers),
             workers=WorkerBook(database),
-            watcher=ChangeWatcher(database, wakeup, settings.poll_seconds),
+            watcher=ChangeWatcher(database, bus, wakeup, settings.poll_seconds),
+            tracing=open_tracing(settings, database.clock()),
         )
         try:
             yield services
         finally:
             await services.watcher.close()
+            if services.tracing is not None:
+                await services.tracing.close()
             await services.tasks.close()
-            wakeup.close()
+            await wakeup.close()
+            with suppress(StoreUnavailable):
+                await tallies.write()
     finally:
         await database.close()
+
+
+async def _opened_wakeup(database: Database, bus: EventBus, settings: Settings) -> Wakeup:
+    own, streams = open_wakeup(database), open_streams(settings)
+    if streams is None:
+        return own
+    from app.services.broker import BrokerWakeup
+
+    broker = BrokerWakeup(streams, own, bus, settings.default_queue)
+    await broker.open()
+    return broker

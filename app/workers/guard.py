@@ -26,6 +26,10 @@ END = signal.SIGUSR1
 OUT_OF_MEMORY_STATUS = 85
 """How a runner ends that has no memory left to say how its attempts ended."""
 
+OOM_SCORE = 500
+"""How much rather than others a runner, and what it starts, is killed where the kernel has no memory left: many runners of
+a middling size must not cost their worker its life, only because it is larger than each of them."""
+
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _ON_LINUX = sys.platform == "linux"
 _LONGEST_END_SECONDS = 2.0
@@ -68,6 +72,8 @@ class Guard:
         os.setsid()  # so that user code that signals its own group does not reach the guard
         if _ON_LINUX:
             _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
         if os.getppid() != guard:
             os._exit(1)
         return True

@@ -1,7 +1,11 @@
 """Whether the kernel has killed for want of memory: control groups count such kills (Linux)."""
 
 import re
+import time
 from pathlib import Path
+
+NEWS_SECONDS = 2.0
+"""After this long a kill that was counted does not explain another death."""
 
 _COUNT = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 
@@ -14,12 +18,20 @@ class OomKills:
 
     def __init__(self, proc: Path = Path("/proc"), root: Path = Path("/sys/fs/cgroup")) -> None:
         self._counter = next((file for file in _candidates(proc, root) if _count(file) is not None), None)
-        self._seen = self._read()
+        self._told = self._counted = self._read()
+        self._counted_at = 0.0
 
     def more(self) -> bool:
-        """True if there was one since this was last asked. False where nobody counts."""
-        before, self._seen = self._seen, self._read()
-        return self._seen > before
+        """True for each that was not told yet: two runners may be killed at once. False where nobody counts."""
+        count, now = self._read(), time.monotonic()
+        if count > self._counted:
+            self._counted, self._counted_at = count, now
+        elif now - self._counted_at > NEWS_SECONDS:
+            self._told = self._counted  # what was killed then was nobody's runner
+        if self._told == self._counted:
+            return False
+        self._told += 1
+        return True
 
     def _read(self) -> int:
         return (_count(self._counter) if self._counter else None) or 0

@@ -1,6 +1,7 @@
 """`RunnerPool`: the worker's runners. Places claimed attempts, watches their clocks, says how each one ended."""
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,19 +11,25 @@ from typing import Any
 import structlog
 
 from app.core import slots
+from app.core.attempt_log import Source
+from app.core.autoscale import Demand
 from app.core.clock import Clock
-from app.core.events import EventBus, RunnerDied, RunnerStarted
+from app.core.diagnosis import Waiting
+from app.core.events import EventBus, RunnerDied, RunnersFailing, RunnerStarted
 from app.core.file import StoredFile
 from app.core.lifecycle import Lost, Outcome, Released
 from app.core.slots import Kind, Load
 from app.core.task import ClaimedTask, JsonText
 from app.models.queue import Head, Lease
-from app.services.executors import ExecutorRegistry, RunnerSetup
+from app.services.executors import RunnerSetup
 from app.services.queue import Ended, Wish
+from app.services.registry import ExecutorRegistry
+from app.workers.attempt_logs import AttemptLogs
 from app.workers.frames import file_from_wire
 from app.workers.oom import OomKills
 from app.workers.outcomes import NOT_RENEWED, SHUTDOWN, TIME_LIMIT, outcome_of_stop, reported
 from app.workers.process import Given, RunnerProcess
+from app.workers.surroundings import descendants, resident_bytes
 
 PATIENCE_SECONDS = 1.0
 """What was claimed ahead and has not begun after this long is given back for others to run."""
@@ -46,6 +53,10 @@ OUR_LOG_NAMES = frozenset(
 """What a log line says by itself, or what means something to who writes it; a field of the same name gets a prefix."""
 QUICK_DEATH_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 30.0
+MOST_SHOWN = 100
+"""So many of the tasks in one runner are named."""
+FAILED_STARTS = 3
+"""So many runners in a row that died before they were ready are not bad luck any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +75,37 @@ class RunnerLimits:
 
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
-    """How many runners, how each is started, how long one has to obey, and what it may use."""
+    """How many runners, how each is started, how long one has to obey, what it may use, how long it may take to load its
+    executors, and what is cut out of the lines it prints."""
 
     processes: int
     setup: RunnerSetup
     stop_grace_seconds: float
     limits: RunnerLimits = RunnerLimits()
+    start_seconds: float = 30.0
+    redact: Callable[[str], str] = str
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerReport:
+    """A runner as the system sees it: its process, memory it and what it has started have in use, and whose tasks are inside."""
+
+    pid: int
+    memory_bytes: int
+    task_ids: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Rate:
+    """How many a second, between two times of asking."""
+
+    count: int = 0
+    _asked: tuple[float, int] | None = None
+
+    def since_last(self, now: float) -> float:
+        """The rate since this was last asked, at `now` (monotonic seconds); 0 the first time."""
+        before, self._asked = self._asked, (now, self.count)
+        return (self.count - before[1]) / (now - before[0]) if before and now > before[0] else 0.0
 
 
 class RunnerPool:
@@ -85,6 +121,7 @@ class RunnerPool:
         wake: Callable[[], None],
         store_checkpoint: Callable[[int, int, JsonText], Awaitable[bool]],
         keep_file: Callable[[int, int, StoredFile, bool], Awaitable[bool]],
+        logs: AttemptLogs,
     ) -> None:
         self._options = options
         self._registry = registry
@@ -94,11 +131,15 @@ class RunnerPool:
         self._wake = wake
         self._store_checkpoint = store_checkpoint
         self._keep_file = keep_file
+        self.logs = logs
         self._runners: list[RunnerProcess] = []
         self._waiting: list[Given] = []
         self._means: dict[str, float] = {}
+        self._rate = Rate()
+        self.processes = options.processes
         self._background: set[asyncio.Task[None]] = set()
         self._pause_seconds = 0.0
+        self._failed_starts = 0
         self._closing = False
         self._oom_kills = OomKills()
         self._log = structlog.get_logger("app.executor")
@@ -108,8 +149,40 @@ class RunnerPool:
 
     async def open(self) -> None:
         """Start every runner; they become ready on their own."""
-        for _ in range(self._options.processes):
+        for _ in range(self.processes):
             await self._start_runner()
+
+    async def resize(self, processes: int) -> None:
+        """Have so many runners. Those that are too many take nothing more, and end when what is in them has ended."""
+        self.processes = processes
+        serving = self._serving
+        for _ in range(processes - len(serving)):
+            await self._start_runner()
+        for runner in sorted(serving, key=lambda one: len(one.given))[: max(0, len(serving) - processes)]:
+            runner.retiring = True
+            self._end_if_done(runner)
+
+    @property
+    def starting(self) -> bool:
+        """Whether some runner is on its way."""
+        return len(self._serving) < self.processes or not all(runner.ready for runner in self._serving)
+
+    def demand(self) -> Demand:
+        """What the runners are asked for, in runners: those of shared attempts count as many as could hold them all."""
+        loads = [runner.load for runner in self._runners]
+        shared = math.ceil(sum(load.shared for load in loads) / self._options.setup.concurrency)
+        seconds = self._means.values()
+        return Demand(
+            running=sum(load.plain > 0 for load in loads) + shared,
+            completed_per_second=self._rate.since_last(time.monotonic()),
+            mean_seconds=sum(seconds) / len(seconds) if seconds else None,
+        )
+
+    def runners_for(self, waiting: Sequence[Waiting]) -> int:
+        """How many runners tasks that wait would fill."""
+        plain = sum(one.ready for one in waiting if self._kind(one.task_type) == "plain")
+        shared = sum(one.ready for one in waiting) - plain
+        return plain + math.ceil(shared / self._options.setup.concurrency)
 
     async def close(self) -> None:
         """Kill what is left, at once. Attempts still inside end as released."""
@@ -166,8 +239,17 @@ class RunnerPool:
 
     def _used_up(self, runner: RunnerProcess) -> bool:
         """Whether it has, with what is inside, all the attempts it may have."""
+        return self._rest(runner) == 0
+
+    def _rest(self, runner: RunnerProcess) -> int | None:
+        """How many more attempts it may be given; None for any number."""
         most = self._options.limits.most_tasks
-        return bool(most) and runner.finished + len(runner.given) >= most
+        return max(0, most - runner.finished - len(runner.given)) if most else None
+
+    @property
+    def failing(self) -> bool:
+        """Whether runners die again and again before they are ready."""
+        return self._failed_starts >= FAILED_STARTS
 
     @property
     def has_room(self) -> bool:
@@ -201,6 +283,16 @@ class RunnerPool:
     def running(self) -> list[Given]:
         """What is in the runners now."""
         return list(self._all_given())
+
+    def reports(self) -> list[RunnerReport]:
+        """Every runner that lives, and what it uses now; none where the system does not say."""
+        found = []
+        for runner in self._runners:
+            if processes := descendants(runner.pid):
+                memory = sum(map(resident_bytes, processes))
+                begun = tuple(given.task.id for given in runner.given.values() if given.began is not None)
+                found.append(RunnerReport(processes[0], memory, begun[:MOST_SHOWN]))
+        return found
 
     def stop(self, leases: set[Lease], reason: str) -> None:
         """Ask these attempts to end; those that do not within the grace are killed. A lost one reports nothing."""
@@ -244,7 +336,7 @@ class RunnerPool:
 
     def heard(self, runner: RunnerProcess, message: dict[str, Any]) -> None:
         if "ready" in message:
-            runner.ready, self._pause_seconds = True, 0.0
+            runner.ready, self._pause_seconds, self._failed_starts = True, 0.0, 0
             self._bus.publish(RunnerStarted(self._worker_id, runner.pid))
             self._wake()
         if "broken" in message:
@@ -265,6 +357,8 @@ class RunnerPool:
                 else {}
             )
             self._log.info(text, task=id_, **where, worker=self._worker_id, **_own_names(fields))
+            if given:
+                self.logs.add(given, Source.LOG, text, fields)
         for number, id_, lease, data in message.get("checkpoint", ()):
             self._in_background(self._checkpoint(runner, number, id_, lease, JsonText(data)))
         for number, id_, lease, file, temporary in message.get("file", ()):
@@ -281,6 +375,8 @@ class RunnerPool:
                 self._end(given, Released("it had not begun"), None)
         if "done" in message:
             self._retire_if_worn(runner, message.get("memory", 0), out_of_memory)
+        if "returned" in message:
+            self._end_if_done(runner)
         if "done" in message or "returned" in message:
             self._place_waiting()
             self._wake()
@@ -290,6 +386,10 @@ class RunnerPool:
         runner.given.clear()
         self._runners.remove(runner)
         expected = self._closing or runner.guilty is not None or (runner.retiring and not inside)
+        if not (runner.ready or runner.retiring or self._closing):
+            self._failed_starts += 1
+            if self._failed_starts == FAILED_STARTS:
+                self._bus.publish(RunnersFailing(self._worker_id, evidence))
         if not expected:
             self._bus.publish(RunnerDied(self._worker_id, runner.pid, evidence, len(inside)))
         for given in inside:
@@ -323,31 +423,23 @@ class RunnerPool:
     # Placing.
 
     def _place_waiting(self) -> None:
-        batches: dict[RunnerProcess, list[Given]] = {}
-        for given in list(self._waiting):
-            runner = self._runner_for(given)
-            if runner is None:
-                continue
-            self._waiting.remove(given)
-            # Entered one by one, so that the next choice sees this one; said in one frame below.
-            runner.given[given.key] = given
-            batches.setdefault(runner, []).append(given)
-        for runner, batch in batches.items():
-            runner.give(batch)
-
-    def _runner_for(self, given: Given) -> RunnerProcess | None:
-        if given.task.runs_alone:
-            return next((runner for runner in self._serving if self._load(runner).idle), None)
-        fitting = [runner for runner in self._serving if self._fits(runner, given.kind)]
-        return min(fitting, key=lambda runner: len(runner.given), default=None)
-
-    def _fits(self, runner: RunnerProcess, kind: Kind) -> bool:
-        load = self._load(runner)
-        if load.reserved:
-            return False
-        if kind == "plain":
-            return not load.shared and load.plain <= slots.MOST_AHEAD
-        return not load.plain and load.shared < self._options.setup.concurrency + slots.MOST_AHEAD
+        if not self._waiting:
+            return
+        serving = self._serving
+        chosen = slots.places(
+            [runner.load for runner in serving],
+            [slots.Waiting(given.kind, given.task.runs_alone) for given in self._waiting],
+            concurrency=self._options.setup.concurrency,
+            rooms=[self._rest(runner) for runner in serving],
+        )
+        batches: list[list[Given]] = [[] for _ in serving]
+        waiting: list[Given] = []
+        for given, place in zip(self._waiting, chosen, strict=True):
+            (waiting if place is None else batches[place]).append(given)
+        self._waiting = waiting
+        for runner, batch in zip(serving, batches, strict=True):
+            if batch:
+                runner.give(batch)
 
     def _release_waiting(self, which: Callable[[Given], bool] = lambda _: True) -> None:
         for given in [given for given in self._waiting if which(given)]:
@@ -379,6 +471,7 @@ class RunnerPool:
         return min((mean for task_type, mean in self._means.items() if self._kind(task_type) == kind), default=None)
 
     def _learn(self, task_type: str, seconds: float) -> None:
+        self._rate.count += 1
         mean = self._means.get(task_type)
         self._means[task_type] = seconds if mean is None else 0.8 * mean + 0.2 * seconds
 
@@ -399,10 +492,11 @@ class RunnerPool:
             yield from runner.given.values()
 
     async def _start_runner(self) -> None:
-        runner = RunnerProcess(self, oom_kills=self._oom_kills)
+        redact, keep = self._options.redact, self.logs.add
+        runner = RunnerProcess(self, oom_kills=self._oom_kills, redact=redact, keep=keep)
         self._runners.append(runner)
         try:
-            await runner.start(self._options.setup, self._options.limits.memory_bytes)
+            await runner.start(self._options.setup, self._options.limits.memory_bytes, self._options.start_seconds)
         except OSError:
             self._runners.remove(runner)
             raise
@@ -424,11 +518,14 @@ class RunnerPool:
         else:
             reason = None
         # What is still in runners that retire runs beside what their successors take: no more of it than is in all others.
-        crowded = len(self._runners) - len(self._serving) >= self._options.processes
+        crowded = len(self._runners) - len(self._serving) >= self.processes
         if reason and not (runner.retiring or crowded or self._closing):
             runner.retiring = True
             structlog.get_logger("app.runner").info("runner replaced", pid=runner.pid, reason=reason)
             self._in_background(self._start_another())
+        self._end_if_done(runner)
+
+    def _end_if_done(self, runner: RunnerProcess) -> None:
         if runner.retiring and not runner.given:
             runner.kill()
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from app.core.attempt_log import AttemptLog, Source
 from app.core.slots import AHEAD_SECONDS, Kind, Load
 from app.core.task import ClaimedTask, JsonText
 from app.services.executors import RunnerSetup
@@ -51,6 +52,7 @@ class Given:
     checkpointed: bool = False
     saved_files: bool = False
     progress: JsonText | None = None
+    log: AttemptLog | None = None
 
     @property
     def key(self) -> tuple[int, int]:
@@ -112,9 +114,19 @@ class RunnerProcess(asyncio.Protocol):
     even what user code has started.
     """
 
-    def __init__(self, owner: Owner, output: Output | None = None, oom_kills: OomKills | None = None) -> None:
+    def __init__(
+        self,
+        owner: Owner,
+        output: Output | None = None,
+        oom_kills: OomKills | None = None,
+        redact: Callable[[str], str] = str,
+        keep: Callable[[Given, Source, str], None] | None = None,
+    ) -> None:
+        """`keep` is given every line of which it is known which attempt printed it."""
         self._owner = owner
+        self._keep = keep
         self._output = output or OutputLog()
+        self._redact = redact
         self._oom_kills = oom_kills
         self._broke: str | None = None
         self._timers: list[asyncio.TimerHandle] = []
@@ -133,9 +145,9 @@ class RunnerProcess(asyncio.Protocol):
         self._concurrency = 1
         self._recalled = False
 
-    async def start(self, setup: RunnerSetup, memory_bytes: int = 0) -> None:
-        """Start the child. It is `ready` once it has loaded its executors. The kernel gives it, and each process that it
-        starts, no more than `memory_bytes`; 0 is no limit."""
+    async def start(self, setup: RunnerSetup, memory_bytes: int = 0, most_seconds: float = 30.0) -> None:
+        """Start the child. It is `ready` once it has loaded its executors, and killed if it is not after `most_seconds`.
+        The kernel gives it, and each process that it starts, no more than `memory_bytes`; 0 is no limit."""
         self._concurrency = setup.concurrency
         ours, theirs = socket.socketpair()
         try:
@@ -148,6 +160,7 @@ class RunnerProcess(asyncio.Protocol):
             raise
         self._watching = asyncio.create_task(self._watch())
         self._say({"start": asdict(setup)})
+        self._later(most_seconds, lambda: self._must_be_ready(most_seconds))
 
     @property
     def pid(self) -> int:
@@ -231,6 +244,10 @@ class RunnerProcess(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._later(HANG_UP_SECONDS, lambda: self._broken("its runner closed its socket and lived on"))
 
+    def _must_be_ready(self, seconds: float) -> None:
+        if not self.ready:
+            self._broken(f"its runner was not ready after {seconds:g} s (RUNNER_START_SECONDS)")
+
     def _broken(self, how: str) -> None:
         self._broke = self._broke or how
         self.kill()
@@ -260,7 +277,8 @@ class RunnerProcess(asyncio.Protocol):
         assert process is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        pumps = [asyncio.create_task(self._log_output(stream)) for stream in (process.stdout, process.stderr)]
+        streams = ((process.stdout, Source.STDOUT), (process.stderr, Source.STDERR))
+        pumps = [asyncio.create_task(self._log_output(stream, source)) for stream, source in streams]
         code = await process.wait()
         for timer in self._timers:
             timer.cancel()
@@ -286,7 +304,7 @@ class RunnerProcess(asyncio.Protocol):
             return self._broke
         return "its runner was killed by SIGKILL" + (OUT_OF_MEMORY_KILL if out_of_memory else "")
 
-    async def _log_output(self, stream: asyncio.StreamReader) -> None:
+    async def _log_output(self, stream: asyncio.StreamReader, source: Source) -> None:
         """Pass on what the runner prints, line by line, without ever falling behind a flood."""
         window, lines, dropped = time.monotonic(), 0, 0
         whole = WholeLines()
@@ -301,15 +319,20 @@ class RunnerProcess(asyncio.Protocol):
                 window, lines, dropped = now, 0, 0
             inside = list(self.given.values())[:10]
             for key, line in (part for whole_line in whole.feed(chunk) for part in unmarked(whole_line)):
+                speakers = inside if key is None else self._speaker(key)
+                if self._keep is not None and len(speakers) == 1 and line.strip():
+                    self._keep(speakers[0], source, line)
                 if lines >= OUTPUT_LINES_A_SECOND:
                     dropped += 1
                 elif line.strip():
                     lines += 1
-                    self._output.printed(self, line[:500], inside if key is None else self._speaker(key))
+                    self._output.printed(self, self._redact(line)[:500], speakers)
 
     def _speaker(self, key: tuple[int, int]) -> list[Given]:
         """The attempt that a line names. It may be over: lines and outcomes come by different ways."""
-        return [given for given in (self.given.get(key), *self._recent) if given is not None and given.key == key][:1]
+        if (given := self.given.get(key)) is not None:
+            return [given]
+        return [given for given in self._recent if given.key == key][:1]
 
 
 async def _spawn(descriptor: int, memory_bytes: int) -> asyncio.subprocess.Process:
@@ -330,7 +353,7 @@ def _run_entry(one: Given) -> list[Any]:
     task = one.task
     return [
         *(task.id, task.lease, task.task_type, task.payload, task.attempt, task.timeout_seconds),
-        list(one.checkpoints),
+        *(list(one.checkpoints), task.traceparent, task.tracestate),
     ]
 
 

@@ -21,6 +21,9 @@ DEEPEST_RESULT = 254
 """Levels of nesting that every reader of JSON we know takes; also what orjson writes at most."""
 LONGEST_MESSAGE = 2_000
 LONGEST_TRACEBACK = 8_000
+MOST_LOOKED_AT = 256 * 1024
+MARGIN = 16 * 1024
+"""Characters; no secret is longer."""
 
 _NAME_OF_CLASS: Callable[[type], str] = vars(type)["__name__"].__get__
 """Gives the name even where a metaclass of user code has its own idea of `__name__`."""
@@ -86,7 +89,7 @@ def storable(text: str, longest: int) -> str:
     return clean if len(clean) <= longest else clean[: longest - 1] + "…"
 
 
-def described(error: BaseException) -> tuple[str, str, str]:
+def described(error: BaseException, redact: Callable[[str], str] = str) -> tuple[str, str, str]:
     """(type, message, traceback) of an exception, safe to store whatever its author did to it."""
     # Memory that the frames hold is wanted for the words about it.
     if isinstance(error, MemoryError):
@@ -94,9 +97,19 @@ def described(error: BaseException) -> tuple[str, str, str]:
             traceback.clear_frames(error.__traceback__)
     return (
         storable(_NAME_OF_CLASS(type(error)), 200),
-        storable(_message(error), LONGEST_MESSAGE),
-        storable(_trace(error), LONGEST_TRACEBACK),
+        storable(redacted_beginning(_message(error), redact), LONGEST_MESSAGE),
+        storable(_redacted_end(_trace(error), redact)[-LONGEST_TRACEBACK:], LONGEST_TRACEBACK),
     )
+
+
+def redacted_beginning(text: str, redact: Callable[[str], str]) -> str:
+    """Redacted. Of a huge text only so much as can be seen at all: to look through all of it takes many seconds. What may be
+    half a secret, where it was cut, goes too."""
+    return redact(text) if len(text) <= MOST_LOOKED_AT else redact(text[:MOST_LOOKED_AT])[:-MARGIN] + "…"
+
+
+def _redacted_end(text: str, redact: Callable[[str], str]) -> str:
+    return redact(text) if len(text) <= MOST_LOOKED_AT else redact(text[-MOST_LOOKED_AT:])[MARGIN:]
 
 
 def _message(error: BaseException) -> str:
@@ -117,6 +130,6 @@ def _trace(error: BaseException) -> str:
     # The innermost frames matter most, so a long traceback loses its beginning. Our own first frame tells nothing.
     inside = error.__traceback__.tb_next if error.__traceback__ else None
     try:
-        return "".join(traceback.format_exception(type(error), error, inside))[-LONGEST_TRACEBACK:]
+        return "".join(traceback.format_exception(type(error), error, inside))
     except BaseException as broken:  # its notes, its cause or its class may do anything too
         return f"(its traceback cannot be shown: {type(broken).__name__})"

@@ -22,30 +22,22 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from app.core.errors import PluginError
-from app.services.executors import (
-    Cancel,
-    Context,
-    DependencyDown,
-    ExecutorRegistry,
-    Fail,
-    Retry,
-    RunnerSetup,
-    Snooze,
-    StopRequested,
-    load_executors,
-)
-from app.services.file_store import FileStore
+from app.core.errors import PluginError, SettingsError, StoreUnavailable
+from app.core.secrets import Redactor, redactor_of
+from app.core.settings import load_settings
+from app.core.trace import trace_of
+from app.services.executors import Cancel, Context, DependencyDown, Fail, Retry, RunnerSetup, Snooze, StopRequested
+from app.services.file_address import open_file_store
+from app.services.registry import ExecutorRegistry, load_executors
 from app.workers.frames import FrameBuffer, encode
 from app.workers.guard import OUT_OF_MEMORY_STATUS
 from app.workers.output import MarkedLines, mark_output, speaker
-from app.workers.results import PayloadRefused, Unstorable, described, result_text, storable
+from app.workers.results import PayloadRefused, Unstorable, described, redacted_beginning, result_text, storable
 from app.workers.surroundings import Surroundings
 from app.workers.wire import Job, JobReports, Wire
 
@@ -61,7 +53,8 @@ class Runner:
         self._output = output
         self._surroundings = Surroundings()
         self._setup = RunnerSetup()
-        self._files = FileStore(Path(self._setup.files_dir))
+        self._redact = Redactor()
+        self._files = open_file_store(self._setup.files_place)
         self._registry = ExecutorRegistry({})
         self._inbox: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._held: deque[Job] = deque()
@@ -161,22 +154,31 @@ class Runner:
             return ["stopped", job.context.stop_reason]
         match error:
             case Snooze():
-                return ["snoozed", error.after, storable(str(error), 500)]
+                return ["snoozed", error.after, storable(redacted_beginning(str(error), self._redact.message), 500)]
             case Cancel():
-                return ["cancelled", storable(str(error), 500) or "the executor cancelled the task"]
+                return [
+                    "cancelled",
+                    storable(redacted_beginning(str(error), self._redact.message), 500)
+                    or "the executor cancelled the task",
+                ]
             case Retry():
-                return ["error", *described(error), True, error.after]
+                return ["error", *self._described(error), True, error.after]
             case Unstorable():
                 # Raised by us around the executor: a traceback would show our code, not the user's.
-                kind, message, _ = described(error)
+                kind, message, _ = self._described(error)
                 return ["error", kind, message, None, False, None]
             case Fail():
-                return ["error", *described(error), False, None]
+                return ["error", *self._described(error), False, None]
+            case StoreUnavailable():  # the folder of files, for our own calls: the executor's rules say nothing of that
+                return ["error", *self._described(error), True, None]
             case DependencyDown():
-                return ["error", *described(error), True, error.after, job.executor.dependency_down(error)]
+                return ["error", *self._described(error), True, error.after, job.executor.dependency_down(error)]
             case _:
                 dependency = job.executor.dependency_down(error)
-                return ["error", *described(error), job.executor.retries(error), None, dependency]
+                return ["error", *self._described(error), job.executor.retries(error), None, dependency]
+
+    def _described(self, error: BaseException) -> tuple[str, str, str]:
+        return described(error, self._redact.message)
 
     # On the wire's thread.
 
@@ -226,11 +228,12 @@ class Runner:
 
     def _start(self, **setup: Any) -> None:
         self._setup = RunnerSetup(**setup)
-        self._files = FileStore(Path(self._setup.files_dir))
+        self._files = open_file_store(self._setup.files_place)
         try:
+            self._redact = redactor_of(load_settings())
             self._registry = load_executors(self._setup.modules)
             self.wire.connection.sendall(encode({"ready": True}))
-        except PluginError as error:
+        except (PluginError, SettingsError) as error:
             self.wire.connection.sendall(encode({"broken": str(error)}))
 
     def _accept(
@@ -242,6 +245,8 @@ class Runner:
         attempt: int,
         timeout_seconds: float,
         checkpoints: list[str],
+        traceparent: str | None,
+        tracestate: str | None,
     ) -> None:
         context = Context(
             task_id=id_,
@@ -249,7 +254,8 @@ class Runner:
             deadline=datetime.now(UTC) + timedelta(seconds=timeout_seconds),
             checkpoints=[orjson.loads(text) for text in checkpoints],
             setup=self._setup,
-            reports=JobReports(self.wire, id_, lease, self._setup, self._files),
+            trace=trace_of(traceparent, tracestate),
+            reports=JobReports(self.wire, id_, lease, self._setup, self._files, self._redact),
         )
         job = Job(id_, lease, self._registry[task_type], payload, context)
         self._jobs[id_, lease] = job

@@ -43,14 +43,31 @@ def _folder() -> str | None:
     return None
 
 
-def resident_bytes() -> int:
-    """Memory this process has in use (resident set size); 0 where the system does not say."""
+def resident_bytes(pid: int | str = "self") -> int:
+    """Memory a process has in use (resident set size), by default this one; 0 where the system does not say."""
+    # Opened each time: a descriptor kept open is one that user code may have closed and opened as something else.
+    fields = _read(f"/proc/{pid}/statm").split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if fields else 0
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that a process has started, those that these have started, and so on, nearest first; none where the
+    system does not say. What they start besides their main thread is not seen."""
+    found = [pid]
+    for parent in found:
+        found += map(int, _read(f"/proc/{parent}/task/{parent}/children").split())
+    return found[1:]
+
+
+def _read(path: str) -> bytes:
+    """What is in a small file of /proc; nothing where there is none (any more)."""
     try:
-        # Opened each time: a descriptor kept open is one that user code may have closed and opened as something else.
-        statm = os.open("/proc/self/statm", os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
     except OSError:
-        return 0
+        return b""
     try:
-        return int(os.read(statm, 200).split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return os.read(descriptor, 1 << 16)
+    except OSError:  # the process ended meanwhile
+        return b""
     finally:
-        os.close(statm)
+        os.close(descriptor)

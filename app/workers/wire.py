@@ -15,6 +15,7 @@ from typing import IO, Any
 import orjson
 
 from app.core.file import StoredFile, content_type_of, label_of
+from app.core.secrets import Redactor
 from app.services.executors import Context, Executor, FileSource, RunnerSetup
 from app.services.file_store import CHUNK_BYTES, FileStore
 from app.workers.frames import encode, file_to_wire
@@ -136,21 +137,29 @@ class Wire:
 class JobReports:
     """Where the context of one job reports to."""
 
-    def __init__(self, wire: Wire, id_: int, lease: int, setup: RunnerSetup, files: FileStore) -> None:
+    def __init__(
+        self, wire: Wire, id_: int, lease: int, setup: RunnerSetup, files: FileStore, redact: Redactor
+    ) -> None:
         self._wire = wire
         self._setup = setup
         self._files = files
+        self._redact = redact
         self._key = (id_, lease)
 
     def progress(self, percent: float | None, message: str | None, data: Any) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        message = None if message is None else storable(str(message), 500)
-        text = result_text({"percent": percent, "message": message, "data": data, "updated_at": now}, 16 * 1024)
+        message = None if message is None else storable(self._redact(str(message)), 500)
+        text = result_text(
+            {"percent": percent, "message": message, "data": self._redact.data(data), "updated_at": now}, 16 * 1024
+        )
         self._wire.progress(*self._key, text)
 
     def log(self, message: str, fields: dict[str, Any]) -> None:
-        text = storable(str(message), 2000)
-        shown = {storable(str(key), 64): _shown(value) for key, value in list(fields.items())[:MOST_LOG_FIELDS]}
+        text = storable(self._redact(str(message)), 2000)
+        shown = {
+            storable(str(key), 64): _shown(self._redact.data(value))
+            for key, value in list(fields.items())[:MOST_LOG_FIELDS]
+        }
         self._wire.log([*self._key, text, shown])
 
     def checkpoint(self, data: Any) -> "Future[bool]":

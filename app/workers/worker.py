@@ -2,7 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from random import Random
@@ -10,20 +12,34 @@ from typing import Any
 
 import orjson
 
+from app.core.attempt_log import LogLimits
+from app.core.autoscale import Follower, slots_wanted
 from app.core.errors import PluginError, StoreUnavailable
-from app.core.events import StoreTroubled, WorkerStarted, WorkerStopped, WorkerStopping
+from app.core.events import (
+    MetricsServed,
+    RunnersResized,
+    StoreTroubled,
+    WorkerStarted,
+    WorkerStopped,
+    WorkerStopping,
+)
 from app.core.file import StoredFile
 from app.core.lifecycle import Completed, Errored
+from app.core.retry import RetryPolicy
+from app.core.secrets import redactor_of
 from app.core.task import JsonText
 from app.models.queue import Lease
 from app.models.workers import WorkerRow
 from app.services.executors import RunnerSetup
 from app.services.queue import Ended
-from app.services.wakeup import CANCELS, QUEUES
+from app.services.wakeup import CANCELS
 from app.services.wiring import Services
+from app.workers.attempt_logs import AttemptLogs
+from app.workers.metrics import WorkerMetrics
 from app.workers.outcomes import CANCEL, LEASE_LOST, SHUTDOWN
-from app.workers.pool import PoolOptions, RunnerLimits, RunnerPool
+from app.workers.pool import MOST_SHOWN, PoolOptions, RunnerLimits, RunnerPool
 from app.workers.process import Given
+from app.workers.surroundings import resident_bytes
 
 TICK_SECONDS = 0.02
 """How often the clocks of running attempts are looked at; a time limit is kept this exactly."""
@@ -36,16 +52,28 @@ MOST_SETTLED = 500
 MOST_SETTLED_CHARACTERS = 4 * 2**20
 RENEW_AGAIN_SECONDS = 1.0
 """After a renewal that failed: soon, because the self-fence will not wait for the next regular one."""
+SCALE_SECONDS = 0.5
+SHRINK_SECONDS = 30.0
+BEGUN_SECONDS = 2.0
+"""How often a worker that scales by itself looks; how long fewer runners must do until some end; how soon what waits should
+have begun."""
+LOOK_SHARE = 20
+PATIENCE = RetryPolicy(base_seconds=0.5, ceiling_seconds=4.0)
+"""The wait after each of several failures in a row to use the store: many workers must not come back together, and none
+be late when the trouble is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """What `run_worker.py` was told. `queues` empty means every queue."""
+    """What `run_worker.py` was told. `queues` empty means every queue; with `most_processes` the worker begins with
+    `processes` runners, and has up to so many; without `metrics_port` no metrics are served."""
 
     name: str
     queues: tuple[str, ...]
     processes: int
     concurrency: int
+    most_processes: int | None = None
+    metrics_port: int | None = None
 
 
 class Worker:
@@ -63,7 +91,10 @@ class Worker:
         self._renewed_at: dict[Lease, float] = {}
         self._next_due_at: datetime | None = None
         self._shown_running: list[Lease] = []
+        self._failures = 0
         self._random = Random()  # noqa: S311 jitter, not secrets
+        self.metrics_port: int | None = None
+        """Where metrics are served, once they are."""
 
     def stop(self) -> None:
         """Stop claiming and let tasks finish for the grace time; called again: at once."""
@@ -81,14 +112,35 @@ class Worker:
             self._options.processes * self._options.concurrency,
         )
         self._pool = self._make_pool(row)
+        self._ear = self._services.wakeup.listen_for_work(self._options.queues)
         self._publish_start(row)
         try:
-            await self._pool.open()
-            await self._beside(self._helpers(row), self._live(row))
+            async with self._measured():
+                await self._pool.open()
+                await self._beside(self._helpers(row), self._live(row))
         finally:
+            await self._ear.close()
             await self._pool.close()
             await self._settle_the_rest(row)
             self._services.bus.publish(WorkerStopped(row.id))
+
+    @asynccontextmanager
+    async def _measured(self) -> AsyncIterator[None]:
+        """Serve metrics, if that is wanted."""
+        port = self._options.metrics_port
+        if port is None:
+            yield
+            return
+        metrics = WorkerMetrics(self._services.bus, self._options.processes * self._options.concurrency)
+        metrics.watch(lambda: len(self._pool.running()))
+        host = self._settings.metrics_host
+        server, self.metrics_port = metrics.serve(host, port)
+        self._services.bus.publish(MetricsServed(host, self.metrics_port))
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(server.shutdown)
+            server.server_close()
 
     async def _live(self, row: WorkerRow) -> None:
         await self._work(row)
@@ -113,18 +165,28 @@ class Worker:
             self._options.concurrency,
             settings.max_result_bytes,
             settings.max_output_bytes,
-            str(settings.files_dir.resolve()),
+            settings.files_place,
             settings.timeout_seconds,
             settings.stop_grace_seconds,
         )
         limits = RunnerLimits(settings.runner_memory_bytes, settings.runner_max_tasks, settings.runner_max_memory_bytes)
-        options = PoolOptions(self._options.processes, setup, settings.stop_grace_seconds, limits)
+        options = PoolOptions(
+            self._options.processes,
+            setup,
+            settings.stop_grace_seconds,
+            limits,
+            settings.runner_start_seconds,
+            redactor_of(settings),
+        )
         services = self._services
+        clock = services.database.clock()
+        kept = LogLimits(settings.attempt_log_lines, settings.attempt_log_bytes)
         return RunnerPool(
-            *(options, services.registry, services.bus, services.database.clock(), row.id),
+            *(options, services.registry, services.bus, clock, row.id),
             wake=self._look.set,
             store_checkpoint=self._store_checkpoint,
             keep_file=self._keep_file,
+            logs=AttemptLogs(kept, clock, options.redact, stir=self._busy.set),
         )
 
     def _publish_start(self, row: WorkerRow) -> None:
@@ -135,7 +197,7 @@ class Worker:
 
     def _helpers(self, row: WorkerRow) -> list[Coroutine[Any, Any, None]]:
         return [
-            self._services.chores.run(),
+            self._services.chores.run(self._ear.rest),
             self._listen(),
             self._listen_for_cancels(),
             self._while_busy(TICK_SECONDS, self._tick),
@@ -143,7 +205,43 @@ class Worker:
             self._keep_renewing(),
             self._every(BEAT_SECONDS, lambda: self._beat(row)),
             self._while_busy(IDLE_BEAT_SECONDS, lambda: self._beat_when_idle(row)),
+            *([] if self._options.most_processes is None else [self._scale(row.id, self._options.most_processes)]),
         ]
+
+    # Scaling.
+
+    async def _scale(self, worker_id: str, most: int) -> None:
+        """Have as many runners as what waits and runs asks for."""
+        follower = Follower(self._options.processes, most, SHRINK_SECONDS)
+        pause = SCALE_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            began = time.monotonic()
+            if not await self._tried(lambda: self._scale_once(worker_id, follower)):
+                continue
+            # To count a long line takes time, and must stay a small part of all that is done.
+            pause = max(SCALE_SECONDS, LOOK_SHARE * (time.monotonic() - began))
+
+    async def _scale_once(self, worker_id: str, follower: Follower) -> None:
+        before = self._pool.processes
+        after = follower.next(time.monotonic(), before, await self._runners_wanted())
+        if after < before or (after > before and not self._pool.failing):
+            await self._pool.resize(after)
+            self._services.bus.publish(RunnersResized(worker_id, before, after))
+            self._look.set()
+
+    async def _runners_wanted(self) -> int:
+        demand = self._pool.demand()
+        if self._pool.starting:
+            return self._pool.processes  # what is on its way was wanted, and is no idle one
+        if demand.running < self._pool.processes:
+            return demand.running  # one is idle, so nothing waits that it could take
+        known = self._services.registry
+        waiting = [one for one in await self._services.insights.waiting(self._options.queues) if one.task_type in known]
+        now = self._services.database.clock()()
+        age = max(((now - one.oldest_ready_at).total_seconds() for one in waiting), default=0.0)
+        ready = self._pool.runners_for(waiting)
+        return slots_wanted(replace(demand, ready=ready, oldest_age_seconds=age), BEGUN_SECONDS)
 
     # The loop.
 
@@ -154,6 +252,7 @@ class Worker:
             if self._pool.broken:
                 raise PluginError(self._pool.broken)
             more = await self._exchange(row)
+            self._ear.asks(self._pool.has_room)
             if not more:
                 await self._wait_for_a_change(self._seconds_to_next_due())
 
@@ -169,22 +268,29 @@ class Worker:
         if not ended and choose is None:
             self._next_due_at = None  # whatever is due, nobody could take it; a runner that is free wakes us
             return False
+        if ended and self._pool.logs.waiting:
+            await self._tried(self._save_progress)  # who sees the end of a task shall see what it said
         asked_at = time.monotonic()
+        heard = self._ear.heard() if choose else ()
         try:
             exchange = await self._queue.exchange(row.id, ended, choose, self._options.queues)
         except StoreUnavailable as error:
-            await self._endure("claim and settle", error)
+            await self._endure_once_more("claim and settle", error)
             return True
         except Exception:
             if not ended:
                 raise
             await self._settle_one_by_one(row, ended)
             return True
+        self._failures = 0
         self._forget(ended)
         self._next_due_at = exchange.next_due_at
         for task in exchange.claimed:
             self._renewed_at[task.id, task.lease] = asked_at
-        self._pool.place(exchange.claimed, exchange.checkpoints)
+        tracing = self._services.tracing
+        claimed = exchange.claimed if tracing is None else [tracing.begun(task) for task in exchange.claimed]
+        self._pool.place(claimed, exchange.checkpoints)
+        self._ear.still_to_say(heard, Counter(task.queue for task in exchange.claimed), exchange.left)
         if exchange.claimed:
             self._busy.set()
         return bool(self._pool.ended) or (bool(exchange.claimed) and self._pool.has_room)
@@ -204,6 +310,8 @@ class Worker:
         del self._pool.ended[: len(ended)]
         for one in ended:
             self._renewed_at.pop((one.task.id, one.task.lease), None)
+            if self._services.tracing is not None:
+                self._services.tracing.ended(one)
 
     async def _settle_one_by_one(self, row: WorkerRow, ended: Sequence[Ended]) -> None:
         """One outcome that no store takes must not keep the others from being settled."""
@@ -211,8 +319,9 @@ class Worker:
             try:
                 await self._settle_one(row, one)
             except StoreUnavailable as error:
-                await self._endure("settle", error)
+                await self._endure_once_more("settle", error)
                 return
+            self._failures = 0
             self._forget([one])
 
     async def _settle_one(self, row: WorkerRow, one: Ended) -> None:
@@ -225,15 +334,36 @@ class Worker:
             outcome = Errored("Unstorable", message, None, retryable=False)
             await self._queue.exchange(row.id, [replace(one, outcome=outcome)])
 
-    async def _endure(self, what: str, error: StoreUnavailable) -> None:
+    async def _endure_once_more(self, what: str, error: StoreUnavailable) -> None:
+        """Wait, the longer the more often the loop has failed in a row. Being told to stop ends the waiting."""
+        self._failures += 1
         self._services.bus.publish(StoreTroubled(what, str(error)))
-        await asyncio.sleep(self._random.uniform(0.2, 1.0))
+        seconds = PATIENCE.delay_seconds(self._failures, self._random)
+        if self._stopping.is_set():
+            await asyncio.sleep(seconds)
+        else:
+            await _within(seconds, self._stopping.wait())
+
+    async def _persist(self, what: str, lease: Lease, call: Callable[[], Awaitable[bool]]) -> bool:
+        """Do what the attempt with `lease` waits for, as long as it is there to wait: its time limit runs. False if the
+        lease is lost."""
+        failures = 0
+        while True:
+            try:
+                return await call()
+            except StoreUnavailable as error:
+                failures += 1
+                self._services.bus.publish(StoreTroubled(what, str(error)))
+            await asyncio.sleep(PATIENCE.delay_seconds(failures, self._random))
+            if all(given.key != lease for given in self._pool.running()):
+                return False
 
     # Stopping.
 
     async def _wind_down(self, row: WorkerRow) -> None:
         """No new work; what runs may finish within the grace, the rest is handed back without using an attempt."""
         self._services.bus.publish(WorkerStopping(row.id, len(self._pool.running())))
+        self._ear.asks(False)
         self._pool.give_back_unstarted()
         deadline = time.monotonic() + self._settings.shutdown_grace_seconds
         while (self._pool.running() or self._pool.ended) and time.monotonic() < deadline and not self._hurry.is_set():
@@ -246,11 +376,7 @@ class Worker:
             await self._wait_for_a_change(min(0.5, self._settings.stop_grace_seconds))
 
     async def _wait_for_a_change(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(max(0.0, seconds)):
-                await self._look.wait()
-        except TimeoutError:
-            return
+        await _within(seconds, self._look.wait())
 
     async def _settle_ended(self, row: WorkerRow) -> None:
         ended = self._next_ended()
@@ -259,14 +385,16 @@ class Worker:
         try:
             await self._queue.exchange(row.id, ended)
         except StoreUnavailable as error:
-            await self._endure("settle", error)
+            await self._endure_once_more("settle", error)
         except Exception:
             await self._settle_one_by_one(row, ended)
         else:
+            self._failures = 0
             self._forget(ended)
 
     async def _settle_the_rest(self, row: WorkerRow) -> None:
         deadline = time.monotonic() + self._settings.lease_seconds
+        await self._tried(self._save_progress)
         while self._pool.ended and time.monotonic() < deadline:
             await self._settle_ended(row)
         try:
@@ -279,30 +407,35 @@ class Worker:
 
     async def _while_busy(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         """Do `work` every so often while there is anything to look after; an idle worker is not woken for it."""
+        failures = 0
         while True:
-            if not self._pool.leases() and not self._shown_running:
+            if not (self._pool.leases() or self._shown_running or self._pool.logs.waiting):
                 self._busy.clear()
                 await self._busy.wait()
-            await asyncio.sleep(seconds)
-            await self._try(work)
+            await asyncio.sleep(seconds + (PATIENCE.delay_seconds(failures, self._random) if failures else 0.0))
+            failures = 0 if await self._tried(work) else failures + 1
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(seconds)
-            await self._try(work)
+            await self._tried(work)
 
-    async def _try(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _tried(self, work: Callable[[], Awaitable[None]]) -> bool:
+        """Do `work`; False if the store could not be used."""
         try:
             await work()
         except StoreUnavailable as error:
             what = getattr(work, "__name__", "").strip("_")
             self._services.bus.publish(StoreTroubled("beat" if what == "<lambda>" else what, str(error)))
+            return False
+        return True
 
     async def _keep_renewing(self) -> None:
         interval = self._settings.lease_seconds / 3
         renewed = True
         while True:
-            await asyncio.sleep(interval if renewed else min(RENEW_AGAIN_SECONDS, interval / 3))
+            again = min(RENEW_AGAIN_SECONDS, interval / 3) * self._random.uniform(0.75, 1.25)
+            await asyncio.sleep(interval if renewed else again)
             renewed = await self._renewed()
 
     async def _renewed(self) -> bool:
@@ -315,14 +448,10 @@ class Worker:
         return True
 
     async def _listen(self) -> None:
-        """Look for work at every hint, and every `poll_seconds` in any case."""
-        ear = self._services.wakeup.listen(QUEUES)
-        try:
-            while True:
-                await ear.wait(self._settings.poll_seconds * self._random.uniform(0.9, 1.1))
-                self._look.set()
-        finally:
-            ear.close()
+        """Look for work at every hint, and every `poll_seconds` in any case; less often while a broker says when."""
+        while True:
+            await self._ear.wait(self._ear.rest(self._settings.poll_seconds) * self._random.uniform(0.9, 1.1))
+            self._look.set()
 
     async def _listen_for_cancels(self) -> None:
         """A renewal brings back who shall be cancelled, so a hint makes us renew now."""
@@ -359,24 +488,28 @@ class Worker:
         self._pool.stop(ours - held - settled_meanwhile, LEASE_LOST)
 
     async def _save_progress(self) -> None:
-        if not self._pool.progress:
+        lines = self._pool.logs.take()
+        if not (self._pool.progress or lines):
             return
         newest, self._pool.progress = self._pool.progress, {}
-        await self._queue.save_progress([(*key, text) for key, text in newest.items()])
+        try:
+            await self._queue.save_progress([(*key, text) for key, text in newest.items()], lines)
+        except StoreUnavailable:
+            self._pool.logs.give_back(lines)
+            # What has ended meanwhile takes its last word along.
+            unsaid = {key: text for key, text in newest.items() if key in set(self._pool.leases())}
+            self._pool.progress = unsaid | self._pool.progress
+            raise
 
     async def _store_checkpoint(self, task_id: int, lease: int, data: JsonText) -> bool:
-        while True:
-            try:
-                return await self._queue.add_checkpoint(task_id, lease, data)
-            except StoreUnavailable as error:
-                await self._endure("checkpoint", error)
+        add = self._queue.add_checkpoint
+        return await self._persist("checkpoint", (task_id, lease), lambda: add(task_id, lease, data))
 
     async def _keep_file(self, task_id: int, lease: int, file: StoredFile, temporary: bool) -> bool:
-        while True:
-            try:
-                return await self._services.files.keep(task_id, lease, file, temporary=temporary)
-            except StoreUnavailable as error:
-                await self._endure("save a file", error)
+        keep = self._services.files.keep
+        return await self._persist(
+            "save a file", (task_id, lease), lambda: keep(task_id, lease, file, temporary=temporary)
+        )
 
     async def _beat_when_idle(self, row: WorkerRow) -> None:
         """Say at once that nothing runs any more, instead of showing for a while what has ended."""
@@ -384,11 +517,28 @@ class Worker:
             await self._beat(row)
 
     async def _beat(self, row: WorkerRow) -> None:
-        state = "stopping" if self._stopping.is_set() else "running"
-        begun = [given for given in self._pool.running() if given.began is not None][:100]
+        state = "stopping" if self._stopping.is_set() else "failing" if self._pool.failing else "running"
+        begun = [given for given in self._pool.running() if given.began is not None][:MOST_SHOWN]
         self._shown_running = [given.key for given in begun]
         running = [_shown(given) for given in begun]
+        reports = self._pool.reports()
+        own = resident_bytes()
+        row = replace(
+            row,
+            slots=self._pool.processes * self._options.concurrency,
+            memory_bytes=own + sum(one.memory_bytes for one in reports) if own else None,
+            runners=JsonText(orjson.dumps(reports).decode()),
+        )
         await self._services.workers.beat(row, state, JsonText(orjson.dumps(running).decode()))
+
+
+async def _within(seconds: float, waiting: Coroutine[Any, Any, object]) -> None:
+    """Wait for `waiting`, but not longer."""
+    try:
+        async with asyncio.timeout(max(0.0, seconds)):
+            await waiting
+    except TimeoutError:
+        return
 
 
 def _shown(given: Given) -> dict[str, object]:

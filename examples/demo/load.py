@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from examples.demo.client import Client
 from examples.demo.service import HOME, LEASE_SECONDS, SWEEP_SECONDS, Service, expect
-from examples.demo.show import between
+from examples.demo.show import milliseconds
+from examples.demo.stopwatch import Stopwatch
 from examples.demo.texts import ARTICLES, LETTERS, OPERATIONS, guest_book, guest_book_file
+from taskclient import AsyncClient, AsyncTaskHandle, InvalidRequest, Task
+from taskclient.models import Submission
 
 ROUNDS_PER_SECOND = 20
 BULK_OPERATIONS = ["statistics", "sentiment"]
@@ -35,8 +37,6 @@ CHANGES: tuple[list[dict[str, Any]], ...] = (
     [{"operation": "thumbnail", "width": 300, "height": 300}, {"operation": "rotate", "degrees": 12}],
     [{"operation": "metadata"}, {"operation": "palette", "colors": 5}],
 )
-
-Submission = dict[str, Any]
 
 
 @dataclass
@@ -67,9 +67,12 @@ class Recovery:
 class Load:
     """Sends everything and follows it."""
 
-    def __init__(self, service: Service, client: Client, seconds: float, bulk: int, items: int) -> None:
+    def __init__(
+        self, service: Service, client: AsyncClient, stopwatch: Stopwatch, seconds: float, bulk: int, items: int
+    ) -> None:
         self.service = service
         self.client = client
+        self.stopwatch = stopwatch
         self.bulk, self.items = bulk, items
         self.rounds = round(seconds * ROUNDS_PER_SECOND)
         names = [kind_of(number) for number in range(self.rounds)]
@@ -82,7 +85,7 @@ class Load:
         self.kinds = {name: Kind(name, count) for name, count in planned.items()}
         self.kinds["broken"].expected = "failed"
         self.kinds["cancelled"].expected = "cancelled"
-        self.batch: dict[str, Any] = {}
+        self.batch: Task | None = None
         self.recovery = Recovery()
         self.postcard = b""
         self.events: deque[tuple[float, str]] = deque(maxlen=50)
@@ -99,10 +102,11 @@ class Load:
     async def count(self) -> None:
         """How many of each kind wait and run, as the API counts them."""
         acknowledged = {name: len(kind.ids) for name, kind in self.kinds.items()}  # before it counts: never too many
-        queues = {queue["queue"]: queue for queue in (await self.client.get("/queues"))["items"]}
+        queues = {queue.queue: queue for queue in await self.client.queues()}
         for name, kind in self.kinds.items():
-            queue = queues.get(name, {"ready": 0, "scheduled": 0, "retrying": 0, "running": 0})
-            kind.waiting, kind.running = queue["ready"] + queue["scheduled"] + queue["retrying"], queue["running"]
+            queue = queues.get(name)
+            kind.waiting = queue.ready + queue.scheduled + queue.retrying if queue else 0
+            kind.running = queue.running if queue else 0
             kind.ended = max(kind.ended, acknowledged[name] - kind.waiting - kind.running)
 
     def tell(self, event: str) -> None:
@@ -110,8 +114,8 @@ class Load:
 
     async def run(self) -> None:
         """Send everything. Returns when the last submission is acknowledged and the batch has ended."""
-        picture = await self.client.upload(PICTURE.name, PICTURE.read_bytes(), "image/jpeg")
-        book = await self.client.upload("guest-book.jsonl", guest_book_file(self.items), "application/jsonl")
+        picture = (await self.client.files.upload(PICTURE)).id
+        book = (await self.client.files.upload(guest_book_file(self.items), name="guest-book.jsonl")).id
         async with asyncio.TaskGroup() as group:
             group.create_task(self.send_steadily(picture))
             group.create_task(self.run_batch(book))
@@ -137,63 +141,60 @@ class Load:
         Rounds come at a fixed pace that does not depend on the answers, so a slow one makes later ones no rarer and cannot
         hide.
         """
-        task = await self.client.timed("create", "POST", "/tasks/", 201, submission)
+        task = await self.stopwatch.time("create", "POST", "/tasks/", 201, submission)
         self.kinds[name].ids.append(task["id"])
-        await self.client.timed("status", "GET", f"/tasks/{task['id']}", 200)
-        await self.client.timed("list", "GET", "/tasks/", 200, limit=20)
-        await self.client.timed("health", "GET", "/health", 200)
+        await self.stopwatch.time("status", "GET", f"/tasks/{task['id']}", 200)
+        await self.stopwatch.time("list", "GET", "/tasks/", 200, limit=20)
+        await self.stopwatch.time("health", "GET", "/health", 200)
 
     async def send_in_bulk(self) -> None:
         """Many tasks in one call, then one that is critical: it does not wait for the others."""
         texts = guest_book(self.bulk)
         tasks = [work("bulk", "text_processing", {"text": text, "operations": BULK_OPERATIONS}) for text in texts]
         began = time.perf_counter()
-        self.kinds["bulk"].ids = (await self.client.post("/tasks/bulk", {"tasks": tasks}))["ids"]
+        self.kinds["bulk"].ids = [handle.id for handle in await self.client.submit_many(tasks)]
         took = (time.perf_counter() - began) * 1000
         self.tell(f"{self.bulk:,} tasks in one call, on disk after {took:.0f} ms")
-        waiting = (await self.client.get("/stats"))["ready"]
+        waiting = (await self.client.stats()).ready
         payload = {"text": LETTERS[2], "operations": OPERATIONS}
         task = await self.submit_and_follow("urgent", "text_processing", payload, priority="critical")
-        late = between(task["created_at"], task["started_at"])
+        late = milliseconds(task.created_at, task.started_at)
         self.tell(f"a critical task overtook {waiting:,} that waited: started after {late:.0f} ms")
 
     # Single tasks
 
-    async def submit_and_follow(
-        self, kind: str, task_type: str, payload: dict[str, Any], **more: Any
-    ) -> dict[str, Any]:
-        task = await self.client.post("/tasks/", work(kind, task_type, payload, **more))
-        self.kinds[kind].ids.append(task["id"])
-        return await self.follow(task["id"])
+    async def submit(self, kind: str, task_type: str, payload: dict[str, Any], **more: Any) -> AsyncTaskHandle:
+        """Submit a task whose queue is its kind."""
+        handle = await self.client.submit(task_type, payload, queue=kind, **more)
+        self.kinds[kind].ids.append(handle.id)
+        return handle
 
-    async def follow(self, task_id: int) -> dict[str, Any]:
-        """Wait for the end of a task by long polls."""
-        while True:
-            task: dict[str, Any] = await self.client.get(f"/tasks/{task_id}", wait=10)
-            if task["finished_at"] is not None:
-                return task
+    async def submit_and_follow(self, kind: str, task_type: str, payload: dict[str, Any], **more: Any) -> Task:
+        return await (await self.submit(kind, task_type, payload, **more)).wait()
 
     async def make_postcard(self, picture: str) -> None:
         """One picture that is looked at afterwards."""
         payload = {"file_id": picture, "operations": POSTCARD}
         task = await self.submit_and_follow("image_processing", "image_processing", payload)
-        expect(task["status"] == "completed", f"The postcard, task {task['id']}, is {task['status']}: {task['error']}")
-        self.postcard = await self.client.download(task["result"]["file_id"])
+        expect(task.completed, f"The postcard, task {task.id}, is {task.status}: {task.error}")
+        self.postcard = await self.client.files.read(task.result["file_id"])
 
     async def misbehave(self) -> None:
         """A submission that is refused, a task that fails, one that is cancelled."""
-        bad = work("broken", "text_processing", {"text": ""})
-        fault = (await self.client.post("/tasks/", bad, 422))["errors"][0]
-        self.tell(f"a task was refused with 422: {'.'.join(map(str, fault['location']))}: {fault['message']}")
+        try:
+            await self.client.submit("text_processing", {"text": ""}, queue="broken")
+        except InvalidRequest as refusal:
+            fault = refusal.errors[0]
+            self.tell(f"a task was refused with 422: {'.'.join(map(str, fault['location']))}: {fault['message']}")
+        else:
+            expect(False, "A task with an empty text was not refused.")
         task = await self.submit_and_follow("broken", "image_processing", {"image_base64": BROKEN_PICTURE})
-        self.kinds["broken"].failed += task["status"] == "failed"
-        reason = str((task["error"] or {}).get("message"))
-        self.tell(f"task {task['id']} {task['status']}, as it should: {reason[:60]}")
-        later = work("cancelled", "text_processing", {"text": "Not today."}, delay_seconds=3600)
-        task = await self.client.post("/tasks/", later)
-        self.kinds["cancelled"].ids.append(task["id"])
-        task = await self.client.post(f"/tasks/{task['id']}/cancel", expected=200)
-        self.tell(f"task {task['id']} {task['status']} an hour before it was due")
+        self.kinds["broken"].failed += task.status == "failed"
+        reason = task.error.message if task.error else "no reason"
+        self.tell(f"task {task.id} {task.status}, as it should: {reason[:60]}")
+        later = await self.submit("cancelled", "text_processing", {"text": "Not today."}, delay_seconds=3600)
+        task = await later.cancel()
+        self.tell(f"task {task.id} {task.status} an hour before it was due")
 
     # The batch and the kill
 
@@ -201,51 +202,49 @@ class Load:
         """A batch, and a bulk beside it. The batch's worker is killed, another goes on, and the killed one is started again."""
         payload = {"items_file_id": book, "concurrency": 1}
         # A lost task is ready anew when its lease is over, behind all that arrived before; a high priority takes it ahead.
-        submission = work("batch_processing", "batch_processing", payload, priority="high")
-        self.batch = await self.client.post("/tasks/", submission)
-        self.kinds["batch_processing"].ids.append(self.batch["id"])
-        await self.wait_for_checkpoint()
+        batch = await self.submit("batch_processing", "batch_processing", payload, priority="high")
+        self.batch = batch.task
+        await self.wait_for_checkpoint(batch)
         await self.send_in_bulk()  # so that the worker dies with its hands full
-        await self.kill()
-        await self.wait_for_second_attempt()
+        await self.kill(batch)
+        await self.wait_for_second_attempt(batch)
         self.tell(f"{self.recovery.worker} is started again")
         await self.service.start_worker(self.recovery.worker).says(r"(worker started)")
-        self.batch = await self.follow(self.batch["id"])
-        self.tell(f"the batch of {self.items:,} items is {self.batch['status']}")
+        self.batch = await batch.wait()
+        self.tell(f"the batch of {self.items:,} items is {self.batch.status}")
 
-    async def wait_for_checkpoint(self) -> None:
+    async def wait_for_checkpoint(self, batch: AsyncTaskHandle) -> None:
         """Until the batch is under way and has stored some of its results."""
         while True:
-            task = await self.client.get(f"/tasks/{self.batch['id']}")
-            expect(task["finished_at"] is None, "The batch ended before its worker was killed. Give it more --items.")
-            if task["progress"] is not None and (task["progress"]["percent"] or 0) >= KILL_AT_PERCENT:
-                files = (await self.client.get(f"/tasks/{task['id']}/files"))["items"]
-                if any(file["role"] == "temporary" for file in files):
-                    return
+            task = await batch.refresh()
+            expect(not task.ended, "The batch ended before its worker was killed. Give it more --items.")
+            percent = (task.progress and task.progress.percent) or 0
+            if percent >= KILL_AT_PERCENT and any(file.role == "temporary" for file in await batch.files()):
+                return
             await asyncio.sleep(0.1)
 
-    async def kill(self) -> None:
-        task = await self.client.get(f"/tasks/{self.batch['id']}")
-        running = await self.client.get("/tasks/", status="running", limit=500)
-        workers = {worker["id"]: worker["name"] for worker in (await self.client.get("/workers"))["items"]}
-        self.recovery.worker_id = task["worker_id"]
-        self.recovery.worker = workers[task["worker_id"]]
-        self.recovery.running = sum(one["worker_id"] == task["worker_id"] for one in running["items"])
+    async def kill(self, batch: AsyncTaskHandle) -> None:
+        task = await batch.refresh()
+        held = [one async for one in self.client.list(status="running") if one.worker_id == task.worker_id]
+        workers = {worker.id: worker.name for worker in await self.client.workers()}
+        self.recovery.worker_id = task.worker_id or ""
+        self.recovery.worker = workers[self.recovery.worker_id]
+        self.recovery.running = len(held)
         self.service.kill_worker(self.recovery.worker)
-        done = f"the batch at {(task['progress'] or {}).get('message')}"
+        done = f"the batch at {task.progress.message if task.progress else None}"
         self.tell(f"kill -9 {self.recovery.worker}, which had {number_of(self.recovery.running, 'task')}, {done}")
 
-    async def wait_for_second_attempt(self) -> None:
+    async def wait_for_second_attempt(self, batch: AsyncTaskHandle) -> None:
         """Until another worker has the batch and says where it goes on."""
         killed_at = self.service.killed_at[self.recovery.worker]
         limit = time.perf_counter() + PATIENCE_SECONDS
         other = next(worker for name, worker in self.service.workers.items() if name != self.recovery.worker)
         pattern = r'"items_done": ?"?(\d+)'
         while (stored := other.logged(pattern)) is None:
-            task = await self.client.get(f"/tasks/{self.batch['id']}")
+            task = await batch.refresh()
             expect(
-                task["finished_at"] is None and time.perf_counter() < limit,
-                f"The batch did not go on from a checkpoint: it is {task['status']}, attempt {task['attempts']}.",
+                not task.ended and time.perf_counter() < limit,
+                f"The batch did not go on from a checkpoint: it is {task.status}, attempt {task.attempts}.",
             )
             await asyncio.sleep(0.1)
         self.recovery.stored = int(stored)
@@ -262,7 +261,8 @@ def number_of(count: int, noun: str) -> str:
 
 def work(kind: str, task_type: str, payload: dict[str, Any], **more: Any) -> Submission:
     """A submission whose queue is its kind."""
-    return {"task_type": task_type, "queue": kind, "payload": payload, **more}
+    submission: Any = {"task_type": task_type, "queue": kind, "payload": payload, **more}
+    return submission  # type: ignore[no-any-return]  # the options are given by name
 
 
 def kind_of(number: int) -> str:

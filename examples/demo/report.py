@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from examples.demo.client import Client
 from examples.demo.load import Kind, Load, number_of
 from examples.demo.service import expect
-from examples.demo.show import between, facts, picture
+from examples.demo.show import facts, milliseconds, picture
+from taskclient import AsyncClient, Task
+from taskclient.models import Attempt
 
 GOALS = {"create": 50, "status": 20, "list": 30, "health": 10}
 """Milliseconds each call should stay below, on an idle machine."""
@@ -29,37 +30,24 @@ IDLE = 0.3
 class Ending:
     """The tasks as they are in the end, by id, and what ran more than once: its attempts that did not complete."""
 
-    tasks: dict[int, dict[str, Any]]
-    again: dict[int, list[dict[str, Any]]]
+    tasks: dict[int, Task]
+    again: dict[int, list[Attempt]]
 
 
 async def ending_of(load: Load) -> Ending:
     """Ask for every task. Raises DemoFailed if one that was acknowledged is missing or did not end as it should."""
-    tasks = await all_tasks(load.client)
+    tasks = {task.id: task async for task in load.client.list()}
     for kind in load.kinds.values():
         for task_id in kind.ids:
             expect(task_id in tasks, f"Task {task_id} ({kind.name}) was acknowledged and is gone.")
             task = tasks[task_id]
-            says = f"Task {task_id} ({kind.name}) should be {kind.expected}, but is {task['status']}: {task['error']}"
-            expect(task["status"] == kind.expected, says)
+            says = f"Task {task_id} ({kind.name}) should be {kind.expected}, but is {task.status}: {task.error}"
+            expect(task.status == kind.expected, says)
     again = {}
     for task_id, task in tasks.items():
-        if task["attempts"] > 1:
-            attempts = (await load.client.get(f"/tasks/{task_id}/attempts"))["items"]
-            again[task_id] = [one for one in attempts if one["outcome"] != "completed"]
+        if task.attempts > 1:
+            again[task_id] = [one for one in await load.client.attempts(task_id) if one.outcome != "completed"]
     return Ending(tasks, again)
-
-
-async def all_tasks(client: Client) -> dict[int, dict[str, Any]]:
-    """Every task there is, by id, page by page."""
-    tasks: dict[int, dict[str, Any]] = {}
-    params: dict[str, Any] = {"limit": 500}
-    while True:
-        page = await client.get("/tasks/", **params)
-        tasks |= {task["id"]: task for task in page["items"]}
-        if page["next_cursor"] is None:
-            return tasks
-        params["cursor"] = page["next_cursor"]
 
 
 async def report(load: Load, console: Console, idle_load: float, output: Path) -> None:
@@ -76,7 +64,7 @@ async def report(load: Load, console: Console, idle_load: float, output: Path) -
     )
     console.print()
     console.print(Text("Calls while the load ran, in milliseconds", "bold"))
-    console.print(calls_table(load.client.latencies))
+    console.print(calls_table(load.stopwatch.latencies))
     console.print(Text(about_the_machine(idle_load), "dim"))
     console.print()
     rows = (
@@ -96,9 +84,9 @@ def kinds_table(kinds: dict[str, Kind], ending: Ending) -> Table:
         table.add_column(name, justify="right")
     for kind in kinds.values():
         rows = [ending.tasks[task_id] for task_id in kind.ids]
-        started = [task for task in rows if task["started_at"]]
-        waits = [between(task["scheduled_at"] or task["created_at"], task["started_at"]) for task in started]
-        runs = [between(task["started_at"], task["finished_at"]) for task in started]
+        started = [task for task in rows if task.started_at]
+        waits = [milliseconds(task.scheduled_at or task.created_at, task.started_at) for task in started]
+        runs = [milliseconds(task.started_at, task.finished_at) for task in started]
         columns = (figure(values, share) for values in (waits, runs) for share in (0.5, 0.99))
         again = sum(task_id in ending.again for task_id in kind.ids)
         table.add_row(kind.name, f"{len(rows):,}", str(again), *columns)
@@ -141,7 +129,7 @@ def about_the_machine(load_before: float) -> str:
 def lost_nothing(load: Load, ending: Ending) -> Text:
     """Every acknowledged task ended; in which way, and which ran again."""
     acknowledged = [task_id for kind in load.kinds.values() for task_id in kind.ids]
-    states = Counter(ending.tasks[task_id]["status"] for task_id in acknowledged)
+    states = Counter(ending.tasks[task_id].status for task_id in acknowledged)
     counts = ", ".join(f"{count:,} {status}" for status, count in states.most_common())
     text = f"all {len(acknowledged):,} acknowledged tasks have ended as they should ({counts}); lost: 0; run twice: "
     return Text(text + f"{len(ending.again):,}", "green")
@@ -150,7 +138,7 @@ def lost_nothing(load: Load, ending: Ending) -> Text:
 def recovery_of(load: Load, ending: Ending) -> str:
     """What the kill cost."""
     seen = load.recovery
-    lost = [one for attempts in ending.again.values() for one in attempts if one["worker_id"] == seen.worker_id]
+    lost = [one for attempts in ending.again.values() for one in attempts if one.worker_id == seen.worker_id]
     return (
         f"{seen.worker} was killed with {number_of(seen.running, 'task')}; {number_of(len(lost), 'lost attempt')} of it "
         f"ran again. After {seen.seconds:.1f} s the batch went on at item {seen.stored + 1:,} of {load.items:,}, not at 1."
@@ -159,19 +147,19 @@ def recovery_of(load: Load, ending: Ending) -> str:
 
 async def moods_of(load: Load) -> str:
     """What the batch found out about the guest book, from the file of its results."""
-    result = load.batch["result"]
-    lines = await results_of(load.client, result)
+    assert load.batch is not None
+    lines = await results_of(load.client, load.batch.result)
     moods = Counter(line["result"]["sentiment"]["label"] for line in lines if line["status"] == "completed")
     expect(moods.total() == load.items, f"The batch has {moods.total():,} results for {load.items:,} items.")
     counts = ", ".join(f"{count:,} {mood}" for mood, count in moods.most_common())
     return f"{load.items:,} entries of a guest book: {counts}"
 
 
-async def results_of(client: Client, result: dict[str, Any]) -> list[dict[str, Any]]:
+async def results_of(client: AsyncClient, result: dict[str, Any]) -> list[dict[str, Any]]:
     """The outcomes of a batch, which are in the result while they are few and in a file otherwise."""
     if "items" in result:
         return list(result["items"])
-    return [orjson.loads(line) for line in (await client.download(result["results_file_id"])).splitlines()]
+    return [orjson.loads(line) for line in (await client.files.read(result["results_file_id"])).splitlines()]
 
 
 def write_picture(data: bytes, output: Path) -> str:

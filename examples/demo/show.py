@@ -91,6 +91,12 @@ def between(start: str, end: str) -> float:
     return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() * 1000
 
 
+def milliseconds(start: datetime | None, end: datetime | None) -> float:
+    """Milliseconds from one moment to another, which both must be there."""
+    assert start is not None and end is not None  # noqa: PT018 one fact
+    return (end - start).total_seconds() * 1000
+
+
 def text_panel(text: str, result: dict[str, Any]) -> Panel:
     """What text_processing found: whichever of the operations the result holds."""
     body = Table.grid()

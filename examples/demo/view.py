@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections import Counter, deque
 from contextlib import nullcontext
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,6 +14,7 @@ from rich.text import Text
 
 from examples.demo.load import Load
 from examples.demo.service import expect
+from taskclient import Task
 
 LOOK_SECONDS = 0.2
 STALL_SECONDS = 60
@@ -51,19 +51,19 @@ class View:
             await self.look(screen)
 
     async def look(self, screen: Live | None) -> None:
-        stats = await self.load.client.get("/stats")
-        running = await self.load.client.get("/tasks/", status="running", limit=200)
+        stats = await self.load.client.stats()
+        running = [task async for task in self.load.client.list(status="running", limit=200)]
         await self.load.count()
         if self.load.batch:
-            progress = (await self.load.client.get(f"/tasks/{self.load.batch['id']}"))["progress"] or {}
+            progress = (await self.load.client.get(self.load.batch.id)).progress
             # A new attempt has said nothing yet: what was seen last stands until it does.
-            self.batch_percent = progress.get("percent") or self.batch_percent
+            self.batch_percent = (progress and progress.percent) or self.batch_percent
         self.ensure_progress()
-        self.samples.append((time.perf_counter(), stats["completed"] + stats["failed"] + stats["cancelled"]))
+        self.samples.append((time.perf_counter(), stats.completed + stats.failed + stats.cancelled))
         if screen is not None:
-            screen.update(self.panel(running["items"]), refresh=True)
+            screen.update(self.panel(running), refresh=True)
         else:
-            self.print_lines(running["items"])
+            self.print_lines(running)
 
     def ensure_progress(self) -> None:
         now, seen = time.perf_counter(), (self.load.ended, self.batch_percent)
@@ -79,7 +79,7 @@ class View:
 
     # In a terminal
 
-    def panel(self, running: list[dict[str, Any]]) -> Panel:
+    def panel(self, running: list[Task]) -> Panel:
         top = (self.kinds_table(), "", self.bars(), "", self.workers(running), "")
         seconds = f"{time.perf_counter() - self.load.began:.1f} s"
         title = Text.assemble((f"{self.rate():,.0f}", "bold"), " tasks/s   ", seconds)
@@ -112,13 +112,13 @@ class View:
         table.add_row("the batch", bar_of(done, load.items), f"{done:,} of {load.items:,} items")
         return table
 
-    def workers(self, running: list[dict[str, Any]]) -> Table:
+    def workers(self, running: list[Task]) -> Table:
         """Each worker with its process and what it runs."""
         table = Table.grid(padding=(0, 1), expand=True)
         for column in range(4):
             table.add_column(no_wrap=True, ratio=1 if column == 3 else None)
         for name, child in self.load.service.workers.items():
-            mine = Counter(task["queue"] for task in running if (task["worker_id"] or "").startswith(f"{name}-"))
+            mine = Counter(task.queue for task in running if (task.worker_id or "").startswith(f"{name}-"))
             work = ", ".join(f"{count} {kind}" for kind, count in mine.most_common()) or "idle"
             if name in self.load.service.killed_at:
                 since = time.perf_counter() - self.load.service.killed_at[name]
@@ -135,7 +135,7 @@ class View:
 
     # Elsewhere
 
-    def print_lines(self, running: list[dict[str, Any]]) -> None:
+    def print_lines(self, running: list[Task]) -> None:
         for seconds, event in list(self.load.events)[self.told :]:
             self.console.print(Text(f"{seconds:5.1f} s  {event}"), soft_wrap=True)
         self.told = len(self.load.events)

@@ -15,6 +15,7 @@ from app.core.lifecycle import Completed, Errored, Outcome
 from app.core.task import ClaimedTask, JsonText
 from app.services.queue import Ended, Wish
 from app.services.wiring import Services
+from tests.conftest import engines_of
 
 WORKER = "worker-1"
 JSON = {"Content-Type": "application/json"}
@@ -103,7 +104,8 @@ def count_lookups(client: httpx.AsyncClient) -> list[str]:
         if "given_rows" in statement:
             statements.append(statement)
 
-    event.listen(services_of(client).database._reading.sync_engine, "before_cursor_execute", executed)
+    for engine in engines_of(services_of(client).database):
+        event.listen(engine.sync_engine, "before_cursor_execute", executed)
     return statements
 
 
@@ -256,8 +258,10 @@ async def raw(client: httpx.AsyncClient, method: str, path: str, **parts: Any) -
 
 
 @asynccontextmanager
-async def streaming(client: httpx.AsyncClient, task_id: int) -> AsyncIterator[Call]:
+async def streaming(
+    client: httpx.AsyncClient, task_id: int, query: bytes = b"", headers: Sequence[tuple[bytes, bytes]] = ()
+) -> AsyncIterator[Call]:
     """An open event stream of a task."""
-    async with Call(client, "GET", f"/tasks/{task_id}/events") as call:
+    async with Call(client, "GET", f"/tasks/{task_id}/events", query=query, headers=headers) as call:
         assert await call.started() == 200
         yield call

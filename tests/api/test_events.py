@@ -6,10 +6,13 @@ from typing import Any
 import httpx
 import pytest
 
+from app.api import events
 from app.api.schemas import TaskSummary
+from app.core.errors import StoreUnavailable
 from app.core.settings import Settings
-from app.core.task import JsonText
+from app.core.task import JsonText, Task
 from app.models import tasks as rows
+from app.services.tasks import TaskService
 from tests.api.conftest import (
     Call,
     assert_problem,
@@ -44,7 +47,7 @@ async def test_the_first_event_is_the_present_state(client: httpx.AsyncClient) -
         assert call.headers["content-type"].startswith("text/event-stream")
         assert call.headers["cache-control"] == "no-store"
     assert first == {name: value for name, value in task.items() if name not in ("payload", "result")}
-    assert list(first) == list(TaskSummary.model_fields)
+    assert list(first) == [name for name in TaskSummary.model_fields if name != "tenant"]
 
 
 async def test_each_change_is_an_event_and_the_end_ends_the_stream(client: httpx.AsyncClient) -> None:
@@ -225,3 +228,25 @@ async def test_streams_end_when_the_process_stops(client: httpx.AsyncClient) -> 
         services_of(client).watcher.let_go()
         assert await call.event() is None
     assert (await read(client, 1))["status"] == "pending"
+
+
+async def test_a_stream_outlives_trouble_with_the_store(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "LOOK_AGAIN_SECONDS", 0.01)
+    await submit(client)
+    failures = iter(range(3))
+    get = TaskService.get
+
+    async def flaky(self: TaskService, task_id: int) -> Task:
+        if next(failures, None) is not None:
+            raise StoreUnavailable("away")
+        return await get(self, task_id)
+
+    async with streaming(client, 1) as call:
+        assert (await seen(call))["status"] == "pending"
+        monkeypatch.setattr(TaskService, "get", flaky)
+        await client.post("/tasks/1/cancel")
+        assert (await seen(call))["status"] == "cancelled"
+        assert await call.event() is None
+    assert next(failures, None) is None

@@ -10,6 +10,10 @@ import pytest
 
 from app.core.settings import Settings
 from app.services.wiring import Services
+from tests.conftest import both_places
+from tests.file_places import names_in
+
+__all__ = ["both_places"]
 
 DATA = bytes(range(256)) * 2000
 
@@ -27,7 +31,7 @@ async def upload(client: httpx.AsyncClient, data: bytes = DATA, name: str = "a.b
 
 
 def stored(client: httpx.AsyncClient) -> list[str]:
-    return [path.name for path in services_of(client).settings.files_dir.rglob("*") if path.is_file()]
+    return list(names_in(services_of(client).settings))
 
 
 async def test_a_round_trip(client: httpx.AsyncClient) -> None:

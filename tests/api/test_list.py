@@ -5,6 +5,8 @@ from typing import Any
 import httpx
 import pytest
 
+from app.api.schemas import TaskPage
+from app.services import tasks as service
 from tests.api.conftest import assert_problem, claim, completed, errored, finished, locations, run, settle, submit
 
 
@@ -154,6 +156,20 @@ async def test_a_list_has_no_payloads_and_no_results_unless_asked_for(client: ht
         assert given == {name: whole[name] for name in include.split(",")}
 
 
+async def test_a_list_says_why_tasks_wait_where_it_is_asked_to(client: httpx.AsyncClient) -> None:
+    done = await finished(client, "completed")
+    waiting = await submit(client)
+    page = (await client.get("/tasks?include=waiting_reason,payload")).json()
+    reason = {"reason": "no_worker", "message": "No worker is alive.", "until": None}
+    assert [(item["id"], item["waiting_reason"]) for item in page["items"]] == [
+        (waiting["id"], reason),
+        (done["id"], None),
+    ]
+    assert page["items"][0]["payload"] == {}
+    TaskPage.model_validate_json((await client.get("/tasks?include=waiting_reason")).content, extra="forbid")
+    assert "waiting_reason" not in (await client.get("/tasks")).json()["items"][0]
+
+
 async def test_whole_tasks_come_at_most_a_hundred_a_page(client: httpx.AsyncClient) -> None:
     ids = await bulk(client, *({} for _ in range(130)))
     page = (await client.get("/tasks?include=payload&limit=500")).json()
@@ -167,6 +183,7 @@ def encoded(text: str) -> str:
 
 
 WRONG = {
+    "q": ["", "x" * 201],
     "limit": ["0", "-1", "501", "x", "", "1.5", "nan", "9" * 30, "9" * 5000, "\x00", "1e2"],
     "status": ["", "done", "PENDING", "pending,failed", "\x00", "'; drop table tasks; --"],
     "task_type": ["", "a b", "x" * 65, "\x00", "é", "%"],
@@ -187,7 +204,16 @@ WRONG = {
         encoded("before:-1"),
         encoded("x"),
     ],
-    "include": ["", "everything", "payload,", "payload,result,payload", "PAYLOAD", "payload result"],
+    "include": [
+        "",
+        "everything",
+        "payload,",
+        "waiting_reason,waiting_reason",
+        "waiting-reason",
+        "payload,result,payload",
+        "PAYLOAD",
+        "payload result",
+    ],
 }
 
 
@@ -218,3 +244,55 @@ async def test_lists_are_whole_while_tasks_are_submitted_at_once(client: httpx.A
     assert len(await listed(client, limit=500)) == 60
     await settle(client, await claim(client, 60), completed(1))
     assert len(await listed(client, status="completed", limit=500)) == 60
+
+
+async def found(client: httpx.AsyncClient, **params: Any) -> dict[str, Any]:
+    answer = await client.get("/tasks", params=params)
+    assert answer.status_code == 200, answer.text
+    TaskPage.model_validate_json(answer.content, extra="forbid")
+    page: dict[str, Any] = answer.json()
+    return page
+
+
+async def test_a_text_is_found_in_payload_result_and_error(client: httpx.AsyncClient) -> None:
+    done = await finished(client, "completed")
+    failed = await finished(client, "failed", payload={"what": "a needle"})
+    waiting = await submit(client, payload={"what": 'the "Grüße" of a needle \\ 100%_'})
+    expected = {
+        "needle": [waiting["id"], failed["id"]],
+        '"number":1': [done["id"]],
+        "no good": [failed["id"]],
+        'the "Grüße"': [waiting["id"]],
+        "\\ 100%_": [waiting["id"]],
+        "Needle": [],
+        "n_edle": [],
+        "%": [waiting["id"]],
+        "\x00": [],
+        "'; DROP TABLE tasks; --": [],
+    }
+    for text, ids in expected.items():
+        page = await found(client, q=text)
+        assert [item["id"] for item in page["items"]] == ids, text
+        assert (page["searched"], page["next_cursor"]) == ({"tasks": 3, "back_to_id": None}, None)
+        assert "payload" not in str(page["items"])
+    assert [item["id"] for item in (await found(client, q="number"))["items"]] == [done["id"]]
+    assert (await found(client, q="needle", status="failed"))["searched"]["tasks"] == 1
+
+
+async def test_a_search_goes_on_where_it_stopped(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "MOST_SCANNED", 40)
+    monkeypatch.setattr(service, "FIRST_SCANNED", 7)
+    ids = await bulk(client, *({"payload": {"number": n % 3}} for n in range(100)))
+    wanted = [id_ for n, id_ in enumerate(ids) if n % 3 == 1][::-1]
+    for limit in (3, 100):
+        seen: list[int] = []
+        cursor: dict[str, Any] = {}
+        while True:
+            page = await found(client, q='r":1', limit=limit, **cursor)
+            assert len(page["items"]) <= limit
+            assert 0 < page["searched"]["tasks"] <= 40 or not page["items"]
+            seen += [item["id"] for item in page["items"]]
+            if page["next_cursor"] is None:
+                break
+            cursor = {"cursor": page["next_cursor"]}
+        assert seen == wanted

@@ -19,6 +19,12 @@ ROUTES_WITH_BODY = {("/tasks", "post"): "Submission", ("/tasks/bulk", "post"): "
     ("/dead-letters/resolve", "post"): "Resolution",
     ("/dead-letters/purge", "post"): "Selection",
     ("/breakers/{name}/trip", "post"): "Trip",
+    ("/api-keys", "post"): "KeyRequest",
+    ("/queues/{name}", "patch"): "QueuePatch",
+    ("/webhooks", "post"): "WebhookRequest",
+    ("/webhooks/{webhook_id}", "patch"): "WebhookPatch",
+    ("/session", "post"): "SignIn",
+    ("/alerts/silences", "post"): "SilenceRequest",
 }
 VERBS = {"get", "post", "put", "patch", "delete", "head", "options", "trace"}
 
@@ -103,7 +109,7 @@ async def test_bodies_have_their_schemas(document: dict[str, Any]) -> None:
 
 async def test_the_idempotency_key_is_described(document: dict[str, Any]) -> None:
     headers = [one["name"] for one in document["paths"]["/tasks"]["post"]["parameters"] if one["in"] == "header"]
-    assert headers == ["Idempotency-Key"]
+    assert headers == ["Idempotency-Key", "traceparent", "tracestate"]
 
 
 async def test_errors_are_described_as_problems_of_their_media_type(document: dict[str, Any]) -> None:
@@ -117,8 +123,9 @@ async def test_errors_are_described_as_problems_of_their_media_type(document: di
 
 async def test_routes_that_need_the_store_say_503(document: dict[str, Any]) -> None:
     for path, verb, operation in operations(document):
-        if path not in ("/", "/health/live", "/task-types", "/task-types/{task_type}"):
+        if path not in ("/", "/diagnosis", "/health/live", "/task-types", "/task-types/{task_type}"):
             assert "503" in operation["responses"], (path, verb)
+            assert ("507" in operation["responses"]) is (verb != "get"), (path, verb)
 
 
 async def test_every_example_is_taken(client: httpx.AsyncClient, document: dict[str, Any]) -> None:
@@ -167,6 +174,8 @@ async def test_the_statuses_that_are_answered_are_the_described_ones(
         "/queues",
         "/workers",
         "/stats",
+        "/autoscale",
+        "/diagnosis",
         "/task-types",
         "/task-types/echo",
         "/task-types/nothing",
@@ -202,7 +211,7 @@ async def takes_every_example(client: httpx.AsyncClient, document: dict[str, Any
 async def test_each_task_type_has_a_body_of_its_own(client: httpx.AsyncClient, document: dict[str, Any]) -> None:
     submission = document["components"]["schemas"]["Submission"]
     mapping = submission["discriminator"]["mapping"]
-    registry = services_of(client).registry
+    registry = services_of(client).registry.offered
     assert list(mapping) == list(registry)
     assert submission["oneOf"] == [{"$ref": reference} for reference in mapping.values()]
     assert submission["discriminator"]["propertyName"] == "task_type"
@@ -400,7 +409,7 @@ async def test_task_types_whose_names_would_fall_together_are_kept_apart(describ
 
 async def test_examples_are_taken_or_say_what_they_need(plugged: httpx.AsyncClient, described: dict[str, Any]) -> None:
     examples = body_of(described)["examples"]
-    assert set(examples) == set(services_of(plugged).registry) - {"year", "endless"}
+    assert set(examples) == set(services_of(plugged).registry.offered) - {"year", "endless"}
     assert examples["picture:edit"]["summary"] == "picture:edit: Edit a picture."
     assert examples["picture:edit"]["description"] == ""
     assert examples["picture_edit"]["value"] == {"task_type": "picture_edit", "payload": {"name": "text"}}

@@ -37,6 +37,7 @@ ROUTES: dict[str, set[str]] = {
     "/tasks/1": {"GET", "PATCH", "DELETE"},
     "/tasks/1/result": {"GET"},
     "/tasks/1/attempts": {"GET"},
+    "/tasks/1/logs": {"GET"},
     "/tasks/1/events": {"GET"},
     "/tasks/1/cancel": {"POST"},
     "/tasks/1/retry": {"POST"},
@@ -48,14 +49,36 @@ ROUTES: dict[str, set[str]] = {
     "/dead-letters/requeue": {"POST"},
     "/dead-letters/resolve": {"POST"},
     "/dead-letters/purge": {"POST"},
+    "/events": {"GET"},
     "/breakers": {"GET"},
     "/breakers/1/trip": {"POST"},
     "/breakers/1/reset": {"POST"},
+    "/api-keys": {"GET", "POST"},
+    "/api-keys/1": {"DELETE"},
+    "/webhooks": {"GET", "POST"},
+    "/webhooks/1": {"GET", "PATCH", "DELETE"},
+    "/webhooks/1/test": {"POST"},
+    "/webhooks/1/deliveries": {"GET"},
+    "/webhooks/1/deliveries/1/redeliver": {"POST"},
+    "/alerts": {"GET"},
+    "/alerts/history": {"GET"},
+    "/alerts/silences": {"GET", "POST"},
+    "/alerts/silences/1": {"DELETE"},
+    "/alerts/test": {"POST"},
+    "/audit": {"GET"},
+    "/session": {"GET", "POST", "DELETE"},
     "/task-types": {"GET"},
     "/task-types/1": {"GET"},
+    "/tasks/1/explain": {"GET"},
     "/queues": {"GET"},
+    "/autoscale": {"GET"},
+    "/queues/1": {"GET", "PATCH"},
+    "/queues/1/pause": {"POST"},
+    "/queues/1/resume": {"POST"},
+    "/diagnosis": {"GET"},
     "/workers": {"GET"},
     "/stats": {"GET"},
+    "/metrics": {"GET"},
     "/health": {"GET"},
     "/health/live": {"GET"},
     "/health/ready": {"GET"},
@@ -179,6 +202,7 @@ async def test_an_id_that_is_no_number_is_refused(client: httpx.AsyncClient, tas
         ("GET", f"/tasks/{task_id}"),
         ("GET", f"/tasks/{task_id}/result"),
         ("GET", f"/tasks/{task_id}/attempts"),
+        ("GET", f"/tasks/{task_id}/logs"),
         ("GET", f"/tasks/{task_id}/events"),
         ("DELETE", f"/tasks/{task_id}"),
         ("PATCH", f"/tasks/{task_id}"),
@@ -207,7 +231,7 @@ async def test_a_failure_of_ours_is_a_problem_that_tells_no_secrets(
     async def broken(*_: object) -> None:
         raise RuntimeError("the password is hunter2")
 
-    monkeypatch.setattr(services_of(client).insights, "queues", broken)
+    monkeypatch.setattr(services_of(client).limits, "listed", broken)
     answer = await client.get("/queues")
     assert_problem(answer, 500, "internal")
     assert "hunter2" not in answer.text

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,7 +20,9 @@ import structlog
 
 from app.models.database import Database
 from app.services.checker import Checker
-from tests.walk.conftest import House
+from tests.walk.conftest import house
+
+__all__ = ["house"]
 
 SEED = int(os.environ.get("CHAOS_SEED", "20261125"))
 LONG = os.environ.get("CHAOS") == "long"
@@ -54,7 +56,7 @@ class Journal:
 async def broken(url: str, *, files: Path | None = None, journal: Path | None = None, final: bool = False) -> list[str]:
     """What `python -m app.check` would complain about, one sentence each."""
     database = Database(url)
-    checker = Checker(database, files=files, acknowledged=journal, final=final)
+    checker = Checker(database, files=str(files) if files else None, acknowledged=journal, final=final)
     try:
         return [f"{one.promise}: {one.broken}" async for one in checker.findings() if one.broken]
     finally:
@@ -87,14 +89,6 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     journal = Journal(tmp_path / "told.jsonl")
     yield journal
     journal.close()
-
-
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    """Real processes on a fresh folder, ended with the test."""
-    house = House(tmp_path)
-    yield house
-    await house.close()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,10 +12,9 @@ from typing import Any
 
 import httpx
 
-from app.models.sqlite import sqlite
 from tests.chaos.conftest import Journal, amount, checked
 from tests.conftest import until
-from tests.walk.conftest import House, Program, ended
+from tests.walk.conftest import House, Program, ended, freeze
 
 EXECUTORS = "tests.chaos_executors"
 QUICK = {
@@ -64,6 +63,10 @@ async def completed(client: httpx.AsyncClient) -> int:
     return number
 
 
+async def at_work(client: httpx.AsyncClient, pid: int) -> bool:
+    return any(one["pid"] == pid for one in (await client.get("/workers")).json()["items"])
+
+
 async def worker(house: House, name: str) -> Program:
     return await house.start("run_worker.py", "--processes", "1", "--name", name, **QUICK)
 
@@ -77,20 +80,16 @@ async def test_workers_killed_again_and_again_lose_nothing_and_end_nothing_twice
     count, workers = amount(1500, 20_000), amount(2, 4)
     ids = await submit_traced(client, trace, count, random, amount(6, 60))
     running = [await worker(house, f"w{number}") for number in range(workers)]
-    kills, least = 0, amount(4, 300)
+    kills, most = 0, amount(4, 300)
     while await completed(client) < count:
         await asyncio.sleep(random.uniform(0.3, 1.2))  # the interval between kills, which is part of the experiment
-        victim = random.randrange(workers)
-        if (
-            "worker started" in running[victim].said()
-            or running[victim].process.returncode is not None
-            or kills < least
-        ):
+        if kills < most:  # then they are left in peace: a busy machine may need longer to start one than it would live
+            victim = random.randrange(workers)
             await running[victim].kill()
             kills += 1
             running[victim] = await worker(house, f"w{victim}")
     starts, ends = traces(trace)
-    assert kills >= least, "it was faster than we could kill"
+    assert kills == most, "it was faster than we could kill"
     assert set(ends) == set(ids)
     extra = sum(starts.values()) - count
     print(f"{count} tasks, {kills} kills, {extra} extra runs")
@@ -99,22 +98,6 @@ async def test_workers_killed_again_and_again_lose_nothing_and_end_nothing_twice
     for one in running:
         assert await one.ended() == 0
     await checked(house.database_url, final=True)
-
-
-async def freeze(program: Program, house: House) -> None:
-    """Stop it, but not while it writes: whoever holds SQLite's one write lock and sleeps keeps everybody out."""
-    while True:
-        program.signal(signal.SIGSTOP)
-        connection = sqlite.connect(house.folder / "tasks.db", isolation_level=None, timeout=0.5)
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("ROLLBACK")
-        except sqlite.OperationalError:
-            program.signal(signal.SIGCONT)
-        else:
-            return
-        finally:
-            connection.close()
 
 
 async def test_a_frozen_worker_that_wakes_is_refused_every_time(house: House, tmp_path: Path) -> None:
@@ -169,6 +152,7 @@ async def test_rolling_restarts_charge_no_attempt_and_run_nothing_twice(
         if before < count:
             await until(lambda before=before: _moved(client, before, count))
         old = running[number % workers]
+        await until(lambda old=old: at_work(client, old.pid), 60)  # before that it ends as any program does
         old.signal(signal.SIGTERM)
         running[number % workers] = await worker(house, f"w{number % workers}")
         assert await old.ended() == 0

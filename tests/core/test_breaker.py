@@ -11,6 +11,7 @@ from app.core.breaker import (
     BreakerState,
     Circuit,
     Verdict,
+    brought_back,
     judge,
     let_through,
     places,
@@ -196,3 +197,20 @@ def test_on_takes_classes_and_full_names() -> None:
 def test_a_rule_that_makes_no_sense_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(PluginError, match=r"Breaker: " + next(iter(fields))):
         Breaker(**fields)
+
+
+@pytest.mark.parametrize("set_back", [3600, 86400])
+def test_after_the_clock_was_set_back_it_stays_open_as_long_as_it_was_to(set_back: int) -> None:
+    now = after(-set_back)
+    assert brought_back(opened(), now) == opened(
+        window_started_at=now, opened_at=now, open_until=now + timedelta(seconds=10)
+    )
+    by_hand = trip("api", "down", None, NOW)
+    assert brought_back(by_hand, now) == replace(by_hand, opened_at=now)
+    counting = Circuit("api", failures=1, window_started_at=NOW)
+    assert brought_back(counting, now) == replace(counting, window_started_at=now)
+
+
+def test_what_lies_in_the_past_is_left_as_it_is() -> None:
+    for circuit in (opened(), HALF_OPEN, Circuit("api")):
+        assert brought_back(circuit, after(-1)) == brought_back(circuit, after(5)) == circuit

@@ -5,6 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from structlog.testing import capture_logs
+
+from app.core.events import EventBus, LogGrown, StoreSuspect, StoreTroubled
+from app.core.logs import LogSubscriber
+
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import logging, sys
@@ -48,3 +53,38 @@ def test_for_people_lines_are_plain() -> None:
     lines = run("info", "console")
     assert "hello" in lines[0]
     assert not lines[0].startswith("{")
+
+
+def test_trouble_with_the_store_is_told_now_and_then() -> None:
+    """One line for each kind every ten seconds, which says how many there were in between."""
+    now = 100.0
+    bus = EventBus()
+    with capture_logs() as lines:
+        LogSubscriber(bus, lambda: now)
+        for moment in (100.0, 101.0, 109.9, 110.0, 111.0):
+            now = moment
+            bus.publish(StoreTroubled("renew", "disk full"))
+        bus.publish(StoreTroubled("beat", "disk full"))
+    assert [(line["what"], line.get("untold")) for line in lines] == [("renew", None), ("renew", 2), ("beat", None)]
+
+
+def test_a_log_that_grows_is_told_now_and_then() -> None:
+    now = 100.0
+    bus = EventBus()
+    with capture_logs() as lines:
+        LogSubscriber(bus, lambda: now)
+        for moment in (100.0, 105.0, 111.0):
+            now = moment
+            bus.publish(LogGrown(70_000_000))
+    assert [(line["log_level"], line["bytes"], line.get("untold")) for line in lines] == [
+        ("warning", 70_000_000, None),
+        ("warning", 70_000_000, 1),
+    ]
+
+
+def test_what_should_be_seen_to_is_told() -> None:
+    bus = EventBus()
+    with capture_logs() as lines:
+        LogSubscriber(bus)
+        bus.publish(StoreSuspect("fsync is off"))
+    assert [(line["log_level"], line["event"]) for line in lines] == [("warning", "fsync is off")]

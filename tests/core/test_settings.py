@@ -23,6 +23,7 @@ from app.core.settings import SHIPPED_EXECUTORS, Settings, load_settings, sqlite
         ("DATABASE_URL", "sqlite:///"),
         ("DATABASE_URL", "sqlite:///:memory:"),
         ("MAX_PAYLOAD_BYTES", "-1"),
+        ("RESERVE_BYTES", "1000000"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -32,6 +33,38 @@ def test_a_wrong_setting_is_named_with_its_value(monkeypatch: pytest.MonkeyPatch
     assert name in str(caught.value)
     assert value in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_in_the_folder_of_secrets_is_a_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
+    (tmp_path / "database_url").write_text("postgresql://tasks:secret@db/tasks\n")
+    assert load_settings().database_url == "postgresql://tasks:secret@db/tasks"
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///here.db")
+    assert load_settings().database_url == "sqlite:///here.db"
+
+
+def test_a_secret_that_is_wrong_or_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    secret = tmp_path / "database_url"
+    secret.write_text("mysql://tasks:hush@db/tasks")
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
+    with pytest.raises(SettingsError, match="DATABASE_URL") as caught:
+        load_settings()
+    assert "hush" not in str(caught.value)
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path / "nowhere"))
+    with pytest.raises(SettingsError, match="SECRETS_DIR: there is no folder"):
+        load_settings()
+
+
+def test_a_secret_that_may_not_be_read_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "database_url").write_text("sqlite:///here.db")
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
+
+    def refused(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied", "database_url")
+
+    monkeypatch.setattr(Path, "read_text", refused)  # root may read everything
+    with pytest.raises(SettingsError, match=r"SECRETS_DIR: .*Permission denied: 'database_url'"):
+        load_settings()
 
 
 def test_the_environment_wins_over_defaults_and_arguments_over_both(monkeypatch: pytest.MonkeyPatch) -> None:

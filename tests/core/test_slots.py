@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.core.slots import MOST_AHEAD, Kind, Load, Room, ahead, room, to_drain
+from app.core.slots import MOST_AHEAD, Kind, Load, Room, Waiting, ahead, places, room, to_drain
 
 IDLE, RESERVED = Load(), Load(reserved=True)
 
@@ -92,3 +92,38 @@ def test_nothing_is_held_ahead_behind_something_slow() -> None:
 )
 def test_only_short_work_is_held_ahead(mean_seconds: float | None, expected: int) -> None:
     assert ahead(mean_seconds) == expected
+
+
+PLAIN, SHARED = Waiting("plain"), Waiting("shared")
+ALONE = Waiting("plain", alone=True)
+
+
+@pytest.mark.parametrize(
+    ("loads", "waiting", "expected"),
+    [
+        # The emptiest one takes the next, the first of several.
+        ([IDLE, IDLE], [PLAIN, PLAIN, PLAIN], [0, 1, 0]),
+        ([plain(2), IDLE], [PLAIN, PLAIN, PLAIN, PLAIN], [1, 1, 0, 1]),
+        ([shared(1), shared(5)], [SHARED] * 6, [0, 0, 0, 0, 0, 1]),
+        # A runner keeps to one kind at a time.
+        ([plain(1)], [SHARED], [None]),
+        ([shared(1)], [PLAIN], [None]),
+        ([IDLE], [PLAIN, SHARED, PLAIN], [0, None, 0]),
+        ([IDLE, IDLE], [SHARED, PLAIN, SHARED], [0, 1, 0]),
+        # What runs alone wants an idle one, and keeps it to itself.
+        ([IDLE, IDLE], [ALONE, PLAIN, PLAIN], [0, 1, 1]),
+        ([plain(1), shared(1)], [ALONE], [None]),
+        ([IDLE], [PLAIN, ALONE, PLAIN], [0, None, 0]),
+        # Closed ones take nothing; full ones neither.
+        ([RESERVED], [PLAIN, SHARED, ALONE], [None, None, None]),
+        ([plain(MOST_AHEAD)], [PLAIN, PLAIN], [0, None]),
+        ([shared(16 + MOST_AHEAD - 1)], [SHARED, SHARED], [0, None]),
+        ([], [PLAIN], [None]),
+    ],
+)
+def test_which_runner_takes_what(loads: list[Load], waiting: list[Waiting], expected: list[int | None]) -> None:
+    assert places(loads, waiting, concurrency=16, rooms=[None] * len(loads)) == expected
+
+
+def test_a_runner_is_given_no_more_attempts_than_it_may_have() -> None:
+    assert places([IDLE, IDLE], [PLAIN] * 4, concurrency=16, rooms=[1, 2]) == [0, 1, 1, None]

@@ -177,10 +177,10 @@ LONG: dict[str, bytes] = {
 @pytest.mark.parametrize("kind", LONG)
 def test_time_grows_with_the_length_alone(kind: str) -> None:
     """A body of 1 MiB may come from anyone, and while it is parsed nobody else is served."""
-    began = time.process_time()
+    began = time.thread_time()
     with contextlib.suppress(MalformedJson):
         parse(LONG[kind], 32)
-    assert time.process_time() - began < 1
+    assert time.thread_time() - began < 1
 
 
 def _value_of(raw: bytes) -> Any:

@@ -9,7 +9,9 @@ import pytest
 from app.core.task import ClaimedTask, JsonText, NewTask
 from app.models import queue, tasks
 from app.models.database import Database
-from tests.conftest import FrozenClock
+from tests.conftest import FrozenClock, both_stores
+
+__all__ = ["both_stores"]
 
 Insert = Callable[..., Awaitable[list[int]]]
 Claim = Callable[..., Awaitable[list[ClaimedTask]]]

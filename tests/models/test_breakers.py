@@ -21,7 +21,7 @@ async def test_a_breaker_comes_back_as_it_was_saved(database: Database, clock: F
     async with database.write() as connection:
         for circuit in (whole, bare):
             await breakers.save(connection, circuit)
-        assert await breakers.found(connection, for_change=True) == {"api": whole, "bare": bare}
+        assert await breakers.found(connection) == {"api": whole, "bare": bare}
         changed = replace(whole, state=BreakerState.OPEN, reason=None, open_until=None, let_through=())
         await breakers.save(connection, changed)
         await breakers.remove(connection, ["bare", "nobody"])

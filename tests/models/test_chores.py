@@ -1,11 +1,14 @@
 from datetime import timedelta
 from typing import Any
 
+from app.core.ahead import brought_back
+from app.core.clock import to_milliseconds
+from app.core.lifecycle import Change
 from app.core.task import JsonText, Status
-from app.models import chores, tasks
+from app.models import chores, queue, tasks
 from app.models.database import Connection, Database
 from tests.conftest import FrozenClock
-from tests.models.conftest import Claim, Insert
+from tests.models.conftest import STEP, Claim, Insert
 from tests.models.test_queue import complete, read
 
 
@@ -18,8 +21,8 @@ async def test_due_tasks_become_ready_in_batches_with_the_rank_of_their_moment(
         assert await chores.next_due(connection) == due
         assert await chores.promote_due(connection, clock(), 10) == []
         clock.now = due + timedelta(seconds=1)
-        assert await chores.promote_due(connection, clock(), 1) == ["q"]
-        assert await chores.promote_due(connection, clock(), 10) == ["q"]
+        assert await chores.promote_due(connection, clock(), 1) == [("q", None)]
+        assert await chores.promote_due(connection, clock(), 10) == [("q", None)]
         assert await chores.promote_due(connection, clock(), 10) == []
         assert await chores.next_due(connection) == due + timedelta(seconds=2)
     assert (await read(database, 1)).status is Status.PENDING
@@ -37,7 +40,11 @@ async def test_what_never_started_expires_and_what_runs_does_not(
     async with database.write() as connection:
         assert await chores.next_expiry(connection) == over
         assert await chores.overdue(connection, over - timedelta(milliseconds=1), 10) == []
-        assert sorted(await chores.overdue(connection, over, 10)) == [(2, "echo"), (3, "echo")]
+        late = await chores.overdue(connection, over, 10)
+        assert sorted((one.id, one.queue, one.task_type) for one in late) == [
+            (2, "default", "echo"),
+            (3, "default", "echo"),
+        ]
         expired = await chores.expire(connection, [1, 2, 3], over, JsonText('{"type":"Expired"}'), "0" * 16)
         assert sorted(expired) == [2, 3]
     assert (await read(database, 1)).status is Status.RUNNING
@@ -68,14 +75,35 @@ async def test_old_tasks_are_pruned_in_batches_and_keys_live_a_day(
         assert await pruned(connection, Status.COMPLETED, clock(), clock(), 10) == 1
 
 
-async def test_expired_leases_come_oldest_first(
+async def test_a_lease_is_taken_back_only_as_it_was_seen(
     database: Database, insert: Insert, claim: Claim, clock: FrozenClock
 ) -> None:
-    await insert({}, {}, {})
-    await claim(room=1, seconds=20)
-    await claim(room=1, seconds=10)
-    await claim(room=1, seconds=90)
-    clock.forward(30)
+    """Whoever renewed, ended or claimed again in between keeps what he has: the look and the write are two transactions."""
+    await insert({}, {}, {}, {})
+    silent, renewed, released, claimed_again = claimed = await claim(room=4)
     async with database.write() as connection:
-        assert [task.id for task in await chores.expired_leases(connection, clock(), 10)] == [2, 1]
-        assert [task.id for task in await chores.expired_leases(connection, clock(), 1)] == [2]
+        seen = await chores.leases_that_end(connection, clock(), clock())  # after now, all of them
+        assert {(one.id, one.lease) for one in seen} == {(task.id, task.lease) for task in claimed}
+        for task in (released, claimed_again):
+            change = Change(task.id, task.lease, Status.PENDING, 0, task.rank - 10 * task.id, clock())
+            assert set(await queue.apply(connection, [change])) == {task.id}
+    assert [(task.id, task.lease) for task in await claim(room=1)] == [(claimed_again.id, 2)]  # until the same moment
+    clock.forward(10)
+    async with database.write() as connection:
+        await queue.renew(connection, [(renewed.id, renewed.lease)], clock() + timedelta(seconds=30))
+        assert [task.id for task in await chores.unrenewed(connection, seen)] == [silent.id]
+
+
+async def test_a_place_is_brought_back_only_as_it_was_seen(
+    database: Database, insert: Insert, claim: Claim, clock: FrozenClock
+) -> None:
+    await insert({}, {}, {"queue": "other"})
+    clock.set(-3600)
+    async with database.write() as connection:
+        moved = [brought_back(wait, clock(), STEP) for wait in await chores.waits_ahead(connection, clock(), STEP, 10)]
+        assert [one.id for one in moved] == [1, 2, 3]
+        await tasks.edit_waiting(connection, 2, {"priority": 1, "rank": moved[1].from_rank - 60_000})
+    await claim(pairs=[("other", "echo")])
+    async with database.write() as connection:
+        assert await chores.move(connection, moved) == 1
+    assert (await read(database, 1)).rank == to_milliseconds(clock())

@@ -2,15 +2,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import event, text, update
 from sqlalchemy import insert as insert_into
-from sqlalchemy import text, update
 
 from app.core.lifecycle import Change
 from app.core.task import Attempt, ClaimedTask, JsonText, Status, Task, TaskError
 from app.models import attempts, chores, queue, tables, tasks
 from app.models.database import Database
 from app.models.queue import Completion, Head
-from tests.conftest import FrozenClock
+from tests.conftest import FrozenClock, engines_of
 from tests.models.conftest import Claim, Insert
 
 
@@ -19,10 +19,10 @@ async def read(database: Database, task_id: int) -> Task:
         return (await tasks.get_many(connection, [task_id]))[task_id]
 
 
-async def complete(database: Database, task: ClaimedTask, result: str = "1") -> set[int]:
+async def complete(database: Database, task: ClaimedTask, result: str = "1") -> set[queue.Lease]:
     now = database.clock()()
     async with database.write() as connection:
-        return await queue.complete(connection, [Completion(task.id, task.lease, JsonText(result), now, now)])
+        return set(await queue.complete(connection, [Completion(task.id, task.lease, JsonText(result), now, now)]))
 
 
 def change(task: ClaimedTask, now: Any, **changes: Any) -> Change:
@@ -99,7 +99,7 @@ async def reclaimed(
     (stale,) = await claim(worker="w1")
     clock.forward(31)
     async with database.write() as connection:
-        (expired,) = await chores.expired_leases(connection, clock(), 10)
+        (expired,) = await chores.unrenewed(connection, await chores.leases_that_end(connection, clock(), clock()))
         await queue.apply(
             connection, [change(stale, clock(), status=Status.PENDING, finished_at=None, attempts=expired.attempts)]
         )
@@ -114,7 +114,7 @@ async def test_a_late_finisher_cannot_overwrite_a_reclaimed_task(
     stale, current = reclaimed
     assert await complete(database, stale, '"stale"') == set()
     assert (await read(database, current.id)).status is Status.RUNNING
-    assert await complete(database, current, '"new"') == {current.id}
+    assert await complete(database, current, '"new"') == {(current.id, current.lease)}
     assert await complete(database, stale, '"stale"') == set()
     assert (await read(database, current.id)).result == '"new"'
 
@@ -125,7 +125,7 @@ async def test_a_late_failure_cannot_overwrite_a_reclaimed_task(
     stale, current = reclaimed
     async with database.write() as connection:
         assert await queue.held(connection, [(stale.id, stale.lease)]) == []
-        assert await queue.apply(connection, [change(stale, clock(), failure_reason="error")]) == set()
+        assert await queue.apply(connection, [change(stale, clock(), failure_reason="error")]) == {}
         assert [task.id for task in await queue.held(connection, [(current.id, current.lease)])] == [current.id]
 
 
@@ -145,7 +145,7 @@ async def test_a_late_renewal_progress_or_checkpoint_changes_nothing(
 async def test_a_finished_task_takes_no_second_end(database: Database, insert: Insert, claim: Claim) -> None:
     await insert()
     (task,) = await claim()
-    assert await complete(database, task, '"first"') == {task.id}
+    assert await complete(database, task, '"first"') == {(task.id, task.lease)}
     assert await complete(database, task, '"second"') == set()
     row = await read(database, task.id)
     assert (row.result, row.lease_expires_at, row.status) == ('"first"', None, Status.COMPLETED)
@@ -159,7 +159,7 @@ async def test_a_batch_settles_what_is_ours_and_leaves_the_rest(
     now = database.clock()()
     rows = [Completion(task.id, task.lease + (task.id == 2), JsonText(f"{task.id}"), now, now) for task in claimed]
     async with database.write() as connection:
-        assert await queue.complete(connection, rows) == {1, 3}
+        assert set(await queue.complete(connection, rows)) == {(1, 1), (3, 1)}
     assert [(await read(database, id_)).result for id_ in (1, 2, 3)] == ["1", None, "3"]
 
 
@@ -176,15 +176,16 @@ async def test_renewing_brings_back_who_was_asked_to_cancel(
     assert (await read(database, first.id)).lease_expires_at == until
 
 
-async def test_an_expired_lease_that_nobody_took_can_still_be_renewed(
+async def test_a_lease_that_is_over_and_that_nobody_took_can_still_be_renewed(
     database: Database, insert: Insert, claim: Claim, clock: FrozenClock
 ) -> None:
     await insert()
     (task,) = await claim(seconds=30)
     clock.forward(1000)
     async with database.write() as connection:
+        seen = await chores.leases_that_end(connection, clock(), clock())
         assert len(await queue.renew(connection, [(task.id, task.lease)], clock() + timedelta(seconds=30))) == 1
-        assert await chores.expired_leases(connection, clock(), 10) == []
+        assert await chores.unrenewed(connection, seen) == []
 
 
 async def test_a_task_that_ends_while_the_clock_is_set_back_does_not_end_before_it_began(
@@ -193,7 +194,7 @@ async def test_a_task_that_ends_while_the_clock_is_set_back_does_not_end_before_
     await insert()
     (task,) = await claim()
     began = clock()
-    clock.forward(-100)
+    clock.set(-100)
     await complete(database, task)
     row = await read(database, task.id)
     assert (row.started_at, row.finished_at) == (began, began)
@@ -221,7 +222,7 @@ async def test_a_change_writes_every_column_it_decides(
         attempts=1,
     )
     async with database.write() as connection:
-        assert await queue.apply(connection, [decided]) == {task.id}
+        assert set(await queue.apply(connection, [decided])) == {task.id}
     row = await read(database, task.id)
     assert (row.status, row.rank, row.scheduled_at, row.deaths, row.runs_alone) == (Status.RETRYING, 77, later, 2, True)
     assert row.error == queue.error_json(error)
@@ -278,11 +279,14 @@ async def test_a_batch_of_a_thousand_rows_is_one_statement(database: Database, i
     claimed = await claim(room=1000)
     now = database.clock()()
     seen: list[str] = []
+
+    def executed(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        seen.append(statement)
+
+    for engine in engines_of(database):
+        event.listen(engine.sync_engine, "before_cursor_execute", executed)
     async with database.write() as connection:
-        raw = await connection.get_raw_connection()
-        await raw.driver_connection.set_trace_callback(seen.append)  # type: ignore[union-attr]
         rows = [Completion(task.id, task.lease, JsonText("{}"), now, now) for task in claimed]
         assert len(await queue.complete(connection, rows)) == 1000
-        await raw.driver_connection.set_trace_callback(None)  # type: ignore[union-attr]
         assert await connection.scalar(text("SELECT count(*) FROM tasks WHERE status = 'completed'")) == 1000
     assert len([statement for statement in seen if statement.startswith("UPDATE")]) == 1

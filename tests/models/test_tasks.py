@@ -175,3 +175,28 @@ async def test_the_store_itself_refuses_rows_that_make_no_sense(database: Databa
     with pytest.raises(IntegrityError):
         async with database.write() as connection:
             await connection.execute(text(f"UPDATE tasks SET {wrong} WHERE id = 1"))
+
+
+async def test_only_a_running_task_under_that_lease_is_asked_to_stop(
+    database: Database, insert: Insert, claim: Claim, clock: FrozenClock
+) -> None:
+    (waiting,) = await insert()
+    async with database.write() as connection:
+        assert not await tasks.request_cancel(connection, waiting, 0, clock())
+    (task,) = await claim()
+    async with database.write() as connection:
+        assert not await tasks.request_cancel(connection, task.id, task.lease - 1, clock())
+        assert not await tasks.request_cancel(connection, task.id + 1, task.lease, clock())
+        assert await tasks.request_cancel(connection, task.id, task.lease, clock())
+
+
+async def test_a_person_retries_only_what_is_still_as_it_was_seen(
+    database: Database, insert: Insert, clock: FrozenClock
+) -> None:
+    (task_id,) = await insert()
+    async with database.write() as connection:
+        assert await tasks.cancel_waiting(connection, task_id, clock())
+        seen = await tasks.get_for_change(connection, task_id)
+        assert seen is not None
+        assert await tasks.make_ready_again(connection, seen, clock(), 0)
+        assert not await tasks.make_ready_again(connection, seen, clock(), 0)

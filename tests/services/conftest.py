@@ -10,6 +10,17 @@ from app.core.task import ClaimedTask
 from app.services.queue import Ended, Wish
 from app.services.submissions import Submission
 from app.services.wiring import Services
+from tests.conftest import FrozenClock, both_stores
+
+__all__ = ["both_stores", "lose_leases"]
+
+
+async def lose_leases(services: Services, clock: FrozenClock) -> None:
+    """A lease's time passes, in which no worker renews; then somebody sweeps who has watched all the while."""
+    await services.chores.sweep()
+    clock.forward(services.settings.lease_seconds + 1)
+    await services.chores.sweep()
+
 
 Submit = Callable[..., Awaitable[int]]
 Claim = Callable[..., Awaitable[list[ClaimedTask]]]

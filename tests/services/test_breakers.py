@@ -1,7 +1,6 @@
 """What breakers do to claims, on the rows: a worker without processes, a clock that stands still."""
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -10,9 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from app.core.breaker import BreakerState, Circuit
+from app.core import breaker as core
+from app.core.breaker import HOST_RULE, LONGEST_HOLD_SECONDS, BreakerState, Circuit
 from app.core.errors import NotFound
 from app.core.events import BreakerClosed, BreakerOpened, BreakerProbed, BreakerReset, BreakerTripped
+from app.core.explain import Why
 from app.core.lifecycle import Cancelled, Completed, Errored, Lost, Outcome, Released, Snoozed, TimedOut
 from app.core.settings import Settings
 from app.core.task import ClaimedTask, JsonText, Status
@@ -23,7 +24,8 @@ from app.services.queue import Ended, Wish
 from app.services.submissions import Submission
 from app.services.wakeup import QUEUES
 from app.services.wiring import Services, open_services
-from tests.conftest import FrozenClock
+from tests.conftest import FrozenClock, engines_of, straight
+from tests.services.conftest import lose_leases
 
 DONE = Completed(JsonText("1"))
 
@@ -33,19 +35,16 @@ def down(name: str = "end") -> Errored:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, migrated: Path) -> Settings:
-    shutil.copy(migrated, tmp_path / "tasks.db")
+def settings(tmp_path: Path, database_url: str) -> Settings:
     return Settings(
-        database_url=f"sqlite:///{tmp_path}/tasks.db",
-        files_dir=tmp_path / "files",
-        executor_modules=("tests.breaker_executors",),
+        database_url=database_url, files_dir=tmp_path / "files", executor_modules=("tests.breaker_executors",)
     )
 
 
 @pytest.fixture
 async def others(settings: Settings, clock: FrozenClock, services: Services) -> AsyncIterator[Services]:
     """Another process's services on the same database."""
-    async with open_services(settings, clock=clock) as other:
+    async with open_services(settings, clock=clock, monotonic=clock.monotonic) as other:
         yield other
 
 
@@ -180,8 +179,7 @@ async def test_a_late_finisher_says_nothing(services: Services, clock: FrozenClo
     """Its lease is gone; the attempt was counted as lost already."""
     await submit(services, count=2)
     claimed = await claim(services)
-    clock.forward(100)
-    await services.chores.sweep()
+    await lose_leases(services, clock)
     await settle(services, claimed, down())
     assert (await report(services)).circuit.failures == 0
 
@@ -252,6 +250,7 @@ async def test_exactly_so_many_probes_are_let_through_whoever_asks(
     assert events[0] == BreakerProbed("end")
 
 
+@straight
 async def test_a_probe_that_succeeds_closes_it_and_wakes_workers(opened: Services, clock: FrozenClock) -> None:
     clock.forward(11)
     events = heard(opened)
@@ -288,8 +287,7 @@ async def test_a_probe_that_says_nothing_makes_place_for_another(
     probes = await claim(opened)
     assert await claim(opened) == []
     if outcome is None:
-        clock.forward(100)
-        await opened.chores.sweep()
+        await lose_leases(opened, clock)
     else:
         await settle(opened, probes, outcome)
     clock.forward(0.001)
@@ -307,6 +305,7 @@ async def test_what_ran_when_it_opened_does_not_close_it(services: Services) -> 
     assert (found.state, found.circuit.trips, found.circuit.failures) == (BreakerState.OPEN, 1, 2)
 
 
+@straight
 async def test_a_person_trips_and_resets_it(services: Services, clock: FrozenClock) -> None:
     events = heard(services)
     await submit(services, "call")
@@ -366,7 +365,7 @@ async def test_a_service_in_good_health_asks_and_writes_nothing_about_breakers(s
         if "breakers" in statement:
             statements.append(statement)
 
-    for engine in (services.database._durable, services.database._relaxed):
+    for engine in engines_of(services.database):
         event.listen(engine.sync_engine, "before_cursor_execute", executed)
     await submit(services, count=20)
     claimed = await claim(services, room=5)
@@ -379,3 +378,179 @@ async def test_a_service_in_good_health_asks_and_writes_nothing_about_breakers(s
         claimed = list(exchange.claimed)
     assert len(statements) == 4, statements  # the heads, which say that there are none
     assert all(statement.lstrip().startswith("WITH RECURSIVE heads") for statement in statements)
+
+
+async def test_after_the_clock_was_set_back_it_is_tried_again_as_soon_as_before(
+    opened: Services, clock: FrozenClock
+) -> None:
+    await opened.chores.bring_back()
+    clock.set(-86400)
+    assert await opened.chores.bring_back()
+    clock.forward(12)
+    assert len(await claim(opened)) == 2
+
+
+# Hosts.
+
+HOST = "host:api.example.com:443"
+SERVER_ERROR = Errored("UnexpectedStatus", "https://api.example.com/x answered 503 Service Unavailable.")
+UNREACHABLE = Errored("OutboundFailed", "The connection to api.example.com failed.")
+NO = Errored("Fail", "https://api.example.com/x answered 404 Not Found.", retryable=False)
+
+
+async def call(services: Services, url: str = "https://api.example.com/x", **fields: Any) -> int:
+    (task_id,) = await submit(services, "http_request", payload={"url": url}, **fields)
+    return task_id
+
+
+async def break_host(services: Services, outcome: Outcome = SERVER_ERROR) -> None:
+    """Calls that fail as often as it takes."""
+    for _ in range(HOST_RULE.failures):
+        await call(services, max_attempts=1)
+        await settle(services, await claim(services), outcome)
+
+
+async def hosts(services: Services) -> dict[str, BreakerState]:
+    found = await services.breakers.listed()
+    return {one.circuit.name: one.state for one in found if one.circuit.name.startswith("host:")}
+
+
+@pytest.mark.parametrize("outcome", [SERVER_ERROR, UNREACHABLE, TimedOut(120), down("http_request")])
+async def test_a_host_that_is_down_holds_back_its_tasks_alone(
+    services: Services, clock: FrozenClock, outcome: Outcome
+) -> None:
+    await break_host(services, outcome)
+    assert await hosts(services) == {HOST: BreakerState.OPEN}
+    held, other = await call(services), await call(services, "https://elsewhere.example.com/")
+    assert [task.id for task in await claim(services)] == [other]
+    task = await services.tasks.get(held)
+    assert (task.status, task.attempts, task.started_at) == (Status.SCHEDULED, 0, None)
+    assert task.scheduled_at is not None
+    assert 0 < (task.scheduled_at - clock()).total_seconds() <= 1.2 * LONGEST_HOLD_SECONDS
+    assert await services.tasks.attempts(held) == []
+    explained = await services.explainer.explain(held)
+    reasons = {reason.reason: reason for reason in explained.reasons}
+    assert HOST in reasons[Why.BREAKER_OPEN].message
+    assert reasons[Why.BREAKER_OPEN].until is not None
+
+
+async def test_every_worker_obeys_what_one_found_out(services: Services, others: Services) -> None:
+    await break_host(services)
+    held = await call(others)
+    assert await claim(others) == []
+    assert (await others.tasks.get(held)).status is Status.SCHEDULED
+
+
+@pytest.mark.parametrize("outcome", [NO, DONE])
+async def test_a_host_that_answers_works(services: Services, clock: FrozenClock, outcome: Outcome) -> None:
+    """Whatever it thinks of the request. One task tries it; the others wait for what it says."""
+    await break_host(services)
+    for _ in range(3):
+        await call(services)
+    assert await claim(services) == []
+    clock.forward(120)
+    probing = await claim(services)
+    assert len(probing) == HOST_RULE.probes
+    assert await hosts(services) == {HOST: BreakerState.HALF_OPEN}
+    assert await claim(services) == []
+    await settle(services, probing, outcome)
+    assert await hosts(services) == {}
+    clock.forward(60)
+    assert len(await claim(services)) == 2
+
+
+async def test_a_probe_of_a_host_that_fails_opens_it_again_for_longer(services: Services, clock: FrozenClock) -> None:
+    await break_host(services)
+    await call(services)
+    clock.forward(120)
+    await settle(services, await claim(services), UNREACHABLE)
+    circuit = (await report(services, HOST)).circuit
+    assert (circuit.trips, circuit.state) == (2, BreakerState.OPEN)
+
+
+@pytest.mark.parametrize(
+    "outcome", [Lost("killed"), Released("stopped"), Errored("SecretsMissing", "set it"), Cancelled()]
+)
+async def test_what_the_host_did_not_do_says_nothing_of_it(services: Services, outcome: Outcome) -> None:
+    await break_host(services, outcome)
+    assert await hosts(services) == {}
+
+
+async def test_failures_that_are_not_in_a_row_do_not_open_it(services: Services) -> None:
+    for _ in range(2 * HOST_RULE.failures):
+        for outcome in (SERVER_ERROR, NO):
+            await call(services, max_attempts=1)
+            await settle(services, await claim(services), outcome)
+    assert await hosts(services) == {}
+
+
+async def test_what_is_held_back_gives_its_place_to_others(services: Services) -> None:
+    await break_host(services)
+    held = await call(services, concurrency_key="k")
+    (other,) = await submit(services, "http_request", payload={"url": "https://b.example.com/"}, concurrency_key="k")
+    assert await claim(services) == []
+    await services.chores.share_out_places()
+    assert [task.id for task in await claim(services)] == [other]
+    assert (await services.tasks.get(held)).status is Status.SCHEDULED
+
+
+async def test_what_is_held_back_may_expire(services: Services, clock: FrozenClock) -> None:
+    await break_host(services)
+    held = await call(services, expires_at=clock() + timedelta(seconds=5))
+    assert await claim(services) == []
+    clock.forward(6)
+    await services.chores.expire()
+    assert (await services.tasks.get(held)).status is Status.FAILED
+
+
+async def test_a_worker_looks_again_at_once_when_all_it_got_was_held_back(services: Services) -> None:
+    await break_host(services)
+    for _ in range(3):
+        await call(services)
+    exchange = await services.queue.exchange(
+        "w1", [], lambda heads: [Wish(tuple((head.queue, head.task_type) for head in heads), 2)]
+    )
+    assert exchange.claimed == ()
+    assert exchange.next_due_at == services.database.clock()()
+
+
+async def test_a_person_may_hold_a_host_back_and_let_it_go(services: Services, clock: FrozenClock) -> None:
+    await services.breakers.trip(HOST, "they move house", None)
+    held = await call(services)
+    assert await claim(services) == []
+    await services.breakers.reset(HOST)
+    clock.forward(1.2 * LONGEST_HOLD_SECONDS)
+    assert [task.id for task in await claim(services)] == [held]
+
+
+async def test_hosts_have_no_breakers_where_they_are_switched_off(settings: Settings, clock: FrozenClock) -> None:
+    off = settings.model_copy(update={"host_breakers": False})
+    async with open_services(off, clock=clock, monotonic=clock.monotonic) as services:
+        await break_host(services)
+        assert await hosts(services) == {}
+        task_id = await call(services)
+        assert [task.id for task in await claim(services)] == [task_id]
+        with pytest.raises(NotFound):
+            await services.breakers.trip(HOST, "no", None)
+
+
+async def test_only_so_many_hosts_are_remembered(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core, "MOST_HOSTS", 2)
+    await break_host(services)
+    for name in "abc":
+        await call(services, f"https://{name}.example.com/", max_attempts=1)
+        await settle(services, await claim(services), UNREACHABLE)
+    assert set(await hosts(services)) == {HOST, "host:c.example.com:443"}
+
+
+async def test_hosts_that_nobody_calls_any_more_are_forgotten(services: Services, clock: FrozenClock) -> None:
+    await break_host(services)
+    await call(services, "https://a.example.com/", max_attempts=1)
+    await settle(services, await claim(services), UNREACHABLE)
+    clock.forward(61)
+    await services.breakers.forget_hosts()
+    assert set(await hosts(services)) == {HOST}
+    clock.forward(400)
+    await services.breakers.forget_hosts()
+    async with services.database.read() as connection:
+        assert await rows.found(connection) == {}

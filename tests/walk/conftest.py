@@ -1,6 +1,7 @@
 """Real processes: an API and workers on a database of the test's own, on a port the kernel picks."""
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -12,7 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
+from app.models.sqlite import sqlite
 from tests.conftest import SAMPLES, until
+from tests.stores import Stores
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,27 +60,29 @@ class Program:
 
 
 class House:
-    """Where the programs of one test live."""
+    """Where the programs of one test live; `root` is the checkout that they are from."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database_url: str | None = None, root: Path = ROOT) -> None:
         self.folder = folder
-        self.database_url = f"sqlite:///{folder}/tasks.db"
+        self._root = root
+        self.database_url = database_url or f"sqlite:///{folder}/tasks.db"
         self.settings: dict[str, str] = {
             "DATABASE_URL": self.database_url,
             "FILES_DIR": str(self.folder / "files"),
             "EXECUTOR_MODULES": SAMPLES,
             "LOG_FORMAT": "json",
-            "PYTHONPATH": str(ROOT),
+            "RESERVE_BYTES": "0",
+            "PYTHONPATH": str(root),
         }
         self._programs: list[Program] = []
         self._clients: list[httpx.AsyncClient] = []
 
     async def start(self, script: str, *arguments: str, **settings: str) -> Program:
-        log = self.folder / f"{len(self._programs)}-{script}.log"
+        log = self.folder / f"{len(self._programs)}-{Path(script).name}.log"
         clean = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, str(ROOT / script), *arguments),
+                *(sys.executable, str(self._root / script), *arguments),
                 cwd=self.folder,
                 env=clean | self.settings | settings,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -118,8 +123,9 @@ class House:
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    house = House(tmp_path)
+async def house(tmp_path: Path, stores: Stores) -> AsyncIterator[House]:
+    """Where nothing has been started yet, on the kind of store that the test is run for."""
+    house = House(tmp_path, None if stores.kind == "sqlite" else await stores.fresh())
     yield house
     await house.close()
 
@@ -133,6 +139,34 @@ async def ended(client: httpx.AsyncClient, task_id: int, seconds: float = 40) ->
 
     found: dict[str, Any] = await until(look, seconds)
     return found
+
+
+async def freeze(program: Program, house: House) -> None:
+    """Stop it, but not while it writes: whoever holds SQLite's one write lock and sleeps keeps everybody out."""
+    database = house.folder / "tasks.db"
+    while True:
+        program.signal(signal.SIGSTOP)
+        await until(lambda: is_stopped(program.pid))  # until then a thread inside a call may still get the lock
+        if not database.exists():
+            return
+        connection = sqlite.connect(database, isolation_level=None, timeout=0.5)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        except sqlite.OperationalError:
+            program.signal(signal.SIGCONT)
+        else:
+            return
+        finally:
+            connection.close()
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether every thread of the process has come to its stop."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that ends meanwhile
+        threads = Path(f"/proc/{pid}/task").glob("*/stat")
+        return all(thread.read_text().rpartition(")")[2].split()[0] == "T" for thread in threads)
+    return False
 
 
 def children_of(pid: int) -> list[int]:

@@ -9,11 +9,14 @@ from typing import Any
 
 import httpx
 import orjson
+import pytest
 
 from app.models.database import Database
 from app.models.queue import checkpoints_of
-from tests.conftest import SAMPLES, until
+from tests.conftest import SAMPLES, STORES, until
 from tests.walk.conftest import House, children_of, ended, is_alive
+
+pytestmark = pytest.mark.parametrize("store", STORES)
 
 QUICK = {
     "LEASE_SECONDS": "1.5",

@@ -6,9 +6,12 @@ import os
 import signal
 
 import httpx
+import pytest
 
-from tests.conftest import until
-from tests.walk.conftest import House, children_of, ended, is_alive
+from tests.conftest import STORES, until
+from tests.walk.conftest import House, children_of, ended, freeze, is_alive
+
+pytestmark = pytest.mark.parametrize("store", STORES)
 
 QUICK = {"LEASE_SECONDS": "1.5", "SWEEP_SECONDS": "0.3", "RETRY_BASE_SECONDS": "0.05", "STOP_GRACE_SECONDS": "1"}
 
@@ -78,20 +81,20 @@ async def test_a_worker_killed_at_any_moment_loses_no_task(house: House) -> None
 
 async def test_a_task_whose_worker_was_killed_runs_again_and_the_death_can_be_seen(house: House) -> None:
     _, client = await house.api(**QUICK)
-    worker = await house.worker("--name", "first", **QUICK)
+    worker = await house.worker("--name", "same-name", **QUICK)
     payload = {"folder": str(house.folder), "seconds": 30}
     task_id = (await client.post("/tasks", json={"task_type": "wait_plain", "payload": payload})).json()["id"]
     await until(lambda: (house.folder / f"began-{task_id}-1").exists())
     runners = children_of(worker.pid)
     await worker.kill()
     (house.folder / "go").touch()
-    await house.worker("--name", "second", **QUICK)
+    await house.worker("--name", "same-name", **QUICK)
     task = await ended(client, task_id)
     assert (task["status"], task["attempts"]) == ("completed", 2)
     attempts = (await client.get(f"/tasks/{task_id}/attempts")).json()["items"]
     assert [(one["attempt"], one["outcome"]) for one in attempts] == [(1, "lost"), (2, "completed")]
-    assert attempts[0]["worker_id"].startswith("first-")
-    assert attempts[1]["worker_id"].startswith("second-")
+    assert all(one["worker_id"].startswith("same-name-") for one in attempts)
+    assert attempts[0]["worker_id"] != attempts[1]["worker_id"]
     await until(lambda: not any(is_alive(pid) for pid in runners))
 
 
@@ -109,6 +112,7 @@ async def test_a_frozen_worker_that_wakes_up_changes_nothing(house: House) -> No
     payload = {"folder": str(house.folder), "seconds": 60}
     task_id = (await client.post("/tasks", json={"task_type": "wait_plain", "payload": payload})).json()["id"]
     await until(lambda: (house.folder / f"began-{task_id}-1").exists())
+    await freeze(frozen, house)
     everyone = [frozen.pid, *children_of(frozen.pid)]
     for pid in everyone:
         os.kill(pid, signal.SIGSTOP)

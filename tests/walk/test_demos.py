@@ -178,13 +178,14 @@ async def test_the_walk_through_the_api_goes_from_end_to_end(house: House) -> No
     assert await program.ended(100) == 0, program.said()
     said = program.said()
     titles = re.findall(r"(?m)^(\d+)  \S.* ─+$", said)
-    assert titles == [str(number) for number in range(1, 17)]
+    assert titles == [str(number) for number in range(1, 18)]
     for line in (
         r"healthy  version ",
         r"echo +",  # an executor it knows nothing of
         r"\$ curl -X POST http://127\.0\.0\.1:\d+/tasks/ \\$",
         r"← 201 Created  \d+ ms  Location: /tasks/1",
         r"│ language +English",
+        r">>> client\.submit\(.*\n +2$",
         r"╭─ \d+% of 700 characters ─",
         r"thumbnail  made/thumbnail-\d+\.jpg  \(300 x 200, [\d,]+ bytes of 47,923\)",
         r"[\d.]+ s  completed 100\.0 %  400 of 400",

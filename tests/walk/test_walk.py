@@ -8,8 +8,10 @@ import time
 
 import pytest
 
-from tests.conftest import until
+from tests.conftest import both_stores, straight, until
 from tests.walk.conftest import House, children_of, ended, is_alive
+
+__all__ = ["both_stores"]
 
 
 async def test_a_task_goes_through_api_queue_worker_and_back(house: House) -> None:
@@ -43,6 +45,7 @@ async def test_the_curl_lines_of_the_contract_work_word_for_word(house: House) -
     assert '"status":"completed"' in await asyncio.to_thread(curl, "http://localhost:8000/tasks/1")
 
 
+@straight
 async def test_an_idle_worker_starts_a_task_at_once_and_a_long_poll_hears_of_its_end(house: House) -> None:
     _, client = await house.api(POLL_SECONDS="30")
     await house.worker(POLL_SECONDS="30")

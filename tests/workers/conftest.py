@@ -15,6 +15,7 @@ from app.services.submissions import Submission
 from app.services.wiring import Services, open_services
 from app.workers.worker import Worker, WorkerOptions
 from tests.conftest import SAMPLES, until
+from tests.file_places import FilePlace
 
 
 class Running:
@@ -69,23 +70,29 @@ Start = Callable[..., Awaitable[Running]]
 
 
 @pytest.fixture
-async def start(tmp_path: Path, migrated: Path) -> AsyncIterator[Start]:
+async def start(tmp_path: Path, migrated: Path, file_place: FilePlace) -> AsyncIterator[Start]:
     """Starts a worker; every one is stopped at the end of the test."""
     shutil.copy(migrated, tmp_path / "tasks.db")
     async with AsyncExitStack() as stack:
 
         async def start_worker(
-            processes: int = 1, concurrency: int = 4, queues: tuple[str, ...] = (), **changes: Any
+            processes: int = 1,
+            concurrency: int = 4,
+            queues: tuple[str, ...] = (),
+            most_processes: int | None = None,
+            metrics_port: int | None = None,
+            **changes: Any,
         ) -> Running:
             values: dict[str, Any] = {
                 "database_url": f"sqlite:///{tmp_path}/tasks.db",
-                "files_dir": tmp_path / "files",
+                **file_place.settings,
                 "executor_modules": (SAMPLES,),
                 "stop_grace_seconds": 0.4,
                 "shutdown_grace_seconds": 5,
             }
             services = await stack.enter_async_context(open_services(Settings(**values | changes)))
-            worker = Worker(services, WorkerOptions("test", queues, processes, concurrency))
+            options = WorkerOptions("test", queues, processes, concurrency, most_processes, metrics_port)
+            worker = Worker(services, options)
             running = Running(services, worker, asyncio.create_task(worker.run()))
             stack.push_async_callback(_finish, running)
             await until(lambda: running.work.done() or hasattr(worker, "_pool"))  # it has signed in

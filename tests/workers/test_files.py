@@ -4,9 +4,13 @@ import json
 
 import pytest
 
-from app.core.task import Status
+from app.core.task import Status, Task
 from app.services.wiring import Services
+from tests.conftest import both_places, until
+from tests.file_places import names_in
 from tests.workers.conftest import Start
+
+__all__ = ["both_places"]
 
 
 async def upload(services: Services, data: bytes) -> str:
@@ -16,7 +20,7 @@ async def upload(services: Services, data: bytes) -> str:
 
 
 def on_disk(services: Services) -> set[str]:
-    return {path.name for path in services.settings.files_dir.rglob("*") if path.is_file()}
+    return names_in(services.settings)
 
 
 async def test_an_executor_opens_an_uploaded_file_and_saves_another(start: Start) -> None:
@@ -62,3 +66,21 @@ async def test_a_file_that_has_gone_meanwhile_fails_the_attempt_at_once(start: S
     task = await running.run("copy_file", payload={"file_id": source})
     assert (task.status, task.attempts) == (Status.FAILED, 1)
     assert f"file {source} is not there" in str(task.error)
+
+
+@pytest.mark.parametrize("place", ["folder"])
+async def test_a_file_that_finds_no_room_costs_one_attempt_whatever_the_executor_tries_again(start: Start) -> None:
+    """Here the folder of files is a file, so that nothing can be written."""
+    running = await start()
+    folder = running.services.settings.files_dir
+    folder.write_text("in the way")
+    task_id = await running.submit("save_stubbornly")
+
+    async def failed_once() -> Task | None:
+        task = await running.get(task_id)
+        return task if task.error else None
+
+    task = await until(failed_once)
+    assert "The folder of files is not available: Not a directory" in str(task.error)
+    folder.unlink()
+    assert (await running.ended(task_id)).status is Status.COMPLETED

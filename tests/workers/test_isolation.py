@@ -1,6 +1,7 @@
 """What user code does to its runner costs its own attempt, whatever it is: real faults in real runners."""
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import orjson
@@ -16,12 +18,14 @@ import pytest
 import structlog
 
 from app.core.task import FailureReason, Status, Task
+from app.models.dead_letters import DeadFilter
 from app.workers.guard import descendants
 from app.workers.oom import OomKills
 from app.workers.output import unmarked
+from tests.chaos.conftest import SEED, amount
 from tests.conftest import until
-from tests.isolation_executors import DEADLY, DEAF, HARMLESS, RAISING, RESULTS
-from tests.walk.conftest import House, is_alive
+from tests.isolation_executors import BUSY, DEADLY, DEAF, HARMLESS, RAISING, RESULTS
+from tests.walk.conftest import House, ended, is_alive
 from tests.workers.conftest import Running, Start
 
 MODULE = "tests.isolation_executors"
@@ -85,6 +89,7 @@ async def test_each_way_to_kill_the_runner_costs_one_attempt_with_its_reason(sta
         "impostor": (FailureReason.LOST, "exited with status 1$"),
     }
     expected |= dict.fromkeys(("daemonise", "die_when_idle"), (FailureReason.LOST, "exited with status 1$"))
+    expected |= {"flood_and_exit": (FailureReason.LOST, "exited with status 4$")}
     broken = ("write_garbage", "write_no_json", "write_wrong_shape", "write_no_object")
     expected |= dict.fromkeys(broken, (FailureReason.LOST, "socket brought something that is no message of ours"))
     running = await start(processes=2, executor_modules=MODULES)
@@ -160,20 +165,27 @@ async def test_what_user_code_changes_in_its_process_is_put_back_for_the_next(st
 
 
 @on_linux
+@pytest.mark.timeout(1800)
 async def test_poison_among_good_work_is_given_up_and_the_good_completes(start: Start) -> None:
-    """Matrix A7, shortened: every kind of poison, eighty good tasks."""
+    """Matrix A7: every kind of poison, among twenty times as many good tasks."""
     running = await start(processes=2, executor_modules=MODULES, retry_base_seconds=0.01)
-    kinds = ("segfault", "exit_at_once", "killed", "unpicklable", "sys_exit", "write_garbage")
-    good = [await running.submit("echo", payload={"number": number}) for number in range(40)]
-    bad = [await running.submit("poison", payload={"how": how}) for how in kinds]
-    good += [await running.submit("echo", payload={"number": number}) for number in range(40, 80)]
+    kinds = ("segfault", "exit_at_once", "killed", "unpicklable", "sys_exit", "flood_and_exit", "write_garbage")
+    good, bad = [], []
+    for number in range(amount(80, 2000)):
+        good.append(await running.submit("echo", payload={"number": number}))
+        if number % 20 == 10 or number < len(kinds):
+            bad.append(await running.submit("poison", payload={"how": kinds[len(bad) % len(kinds)]}))
     for id_ in bad:
-        task = await running.ended(id_, 60)
+        task = await running.ended(id_, 600)
         counted = Counter(await running.outcomes(id_))
         assert (task.status, task.attempts, counted["lost"] + counted["error"]) == (Status.FAILED, 2, 2)
+        assert told(task)[1]
     for number, id_ in enumerate(good):
-        task = await running.ended(id_)
+        task = await running.ended(id_, 600)
         assert (task.status, task.result, task.attempts) == (Status.COMPLETED, f'{{"number":{number}}}', 1)
+    dead = await running.services.dead_letters.search(DeadFilter(), 1000)
+    assert sorted(task.id for task in dead) == sorted(bad)
+    assert not running.work.done()
     await slots_are_back(running)
 
 
@@ -203,13 +215,53 @@ async def test_a_time_limit_ends_a_coroutine_that_does_not_listen(start: Start, 
     await slots_are_back(running)
 
 
+@pytest.mark.timeout(600)
 async def test_code_that_holds_the_interpreter_keeps_its_lease(start: Start) -> None:
-    """Matrix A9: for three leases not a byte comes from the runner; the worker renews all the same."""
-    running = await start(processes=2, executor_modules=MODULES, lease_seconds=0.5, sweep_seconds=0.1)
-    ids = [await running.submit("busy", payload={"number": 1500}) for _ in range(4)]
+    """Matrix A9: for three leases hardly a byte comes from the runner; the worker renews all the same."""
+    running = await start(processes=3, executor_modules=MODULES, lease_seconds=1, sweep_seconds=0.1)
+    renewed: list[float] = []
+    renew = running.services.queue.renew
+
+    async def noted(leases: Any) -> Any:
+        renewed.append(time.monotonic())
+        return await renew(leases)
+
+    running.services.queue.renew = noted  # type: ignore[method-assign]  # to hear when
+    ids = [
+        await running.submit("busy", payload={"how": how, "number": 3000}) for how in [*BUSY] * amount(1, 4)
+    ]  # long: 20
     for id_ in ids:
-        task = await running.ended(id_)
+        task = await running.ended(id_, 120)
         assert (task.status, task.attempts, task.lease) == (Status.COMPLETED, 1, 1)
+    longest = max(later - earlier for earlier, later in itertools.pairwise(renewed))
+    print(f"{len(ids)} attempts of three leases; renewed every {longest:.2f} of {1 / 3:.2f} leases at the longest")
+
+
+@on_linux
+@pytest.mark.timeout(1800)
+async def test_code_that_does_not_listen_is_ended_again_and_again_and_leaves_nothing(
+    start: Start, tmp_path: Path
+) -> None:
+    """Matrix A10: any way not to listen, ended by its time limit, which is tried again, or by a cancel."""
+    random = Random(SEED)
+    running = await start(
+        processes=1, executor_modules=MODULES, stop_grace_seconds=0.2, retry_base_seconds=0.01, poison_after=1000
+    )
+    rounds = amount(4, 50)
+    for number in range(rounds):
+        how, cancelled = random.choice([*DEAF]), number % 2 == 1
+        limits = {"timeout_seconds": 60} if cancelled else {"max_attempts": 2}
+        task_id = await running.submit("deaf", payload={"how": how, "folder": str(tmp_path)}, **limits)
+        await until((tmp_path / f"began-{task_id}").exists)
+        family = {pid for runner in running.pool._runners for pid in (runner.pid, *descendants(runner.pid))}
+        if cancelled:
+            await running.services.tasks.cancel(task_id)
+        task = await running.ended(task_id)
+        assert task.status is (Status.CANCELLED if cancelled else Status.FAILED), how
+        assert await running.outcomes(task_id) == (["cancelled"] if cancelled else ["timeout", "timeout"]), how
+        assert not any(is_alive(pid) for pid in family), how
+    await slots_are_back(running)
+    print(f"{rounds} rounds, CHAOS_SEED={SEED}")
 
 
 # A10, A11: nothing is left behind.
@@ -287,23 +339,40 @@ def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-@on_linux
-async def test_a_runner_that_hangs_while_it_starts_does_not_hold_up_a_stop(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Matrix A12: it has no slot until it is ready, and goes with its worker."""
-    (tmp_path / "slow_to_load.py").write_text(
-        "import sys, time\n"
-        "if 'app.workers.runner' in sys.modules: time.sleep(100)\n"
-        "from pydantic import BaseModel\n"
-        "from app.services.executors import executor\n"
-        "class P(BaseModel): pass\n"
-        "@executor('slow_to_load', payload=P)\ndef run(payload, context): return 1\n"
-    )
+# A12: runners that do not get ready.
+
+
+@pytest.fixture
+def loads_badly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Makes a module with the executor `loaded` that does something when a runner loads it."""
+    # Only the worker's own process is to load it well.
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "app.workers.runner", raising=False)
-    running = await start(executor_modules=("slow_to_load",))
-    task_id = await running.submit("slow_to_load")
+
+    def make(act: str) -> str:
+        (tmp_path / "loads_badly.py").write_text(
+            "import os, sys, time\n"
+            "from pathlib import Path\n"
+            "from pydantic import BaseModel\n"
+            "from app.services.executors import executor\n"
+            f"here = Path({str(tmp_path)!r})\n"
+            f"if 'app.workers.runner' in sys.modules: {act}\n"
+            "class P(BaseModel): pass\n"
+            "@executor('loaded', payload=P)\n"
+            "def run(payload, context): return 1\n"
+        )
+        return "loads_badly"
+
+    return make
+
+
+@on_linux
+async def test_a_runner_that_hangs_while_it_starts_does_not_hold_up_a_stop(
+    start: Start, loads_badly: Callable[[str], str]
+) -> None:
+    """It has no slot until it is ready, and goes with its worker."""
+    running = await start(executor_modules=(loads_badly("time.sleep(100)"),))
+    task_id = await running.submit("loaded")
     await until(lambda: hasattr(running.worker, "_pool") and running.pool._runners)
     (runner,) = running.pool._runners
     await until(lambda: len(descendants(runner.pid)) == 1)
@@ -312,6 +381,54 @@ async def test_a_runner_that_hangs_while_it_starts_does_not_hold_up_a_stop(
     await running.stop()
     assert (await running.get(task_id)).attempts == 0
     assert not any(is_alive(pid) for pid in pids)
+
+
+@on_linux
+async def test_a_runner_that_hangs_while_it_starts_is_replaced_and_the_others_work_on(
+    start: Start, loads_badly: Callable[[str], str], tmp_path: Path
+) -> None:
+    module = loads_badly("(here / 'hung').exists() or ((here / 'hung').touch(), time.sleep(100))")
+    with structlog.testing.capture_logs() as lines:
+        running = await start(processes=2, executor_modules=(module,), runner_start_seconds=3)
+        assert (await running.run("loaded")).status is Status.COMPLETED
+        hung = [runner for runner in running.pool._runners if not runner.ready]
+        assert len(hung) == 1
+        await until(lambda: len(running.pool._runners) == 2 and all(runner.ready for runner in running.pool._runners))
+    assert not is_alive(hung[0].pid)
+    died = [line["evidence"] for line in lines if line["event"] == "runner died"]
+    assert died[0] == "its runner was not ready after 3 s (RUNNER_START_SECONDS)"
+
+
+@on_linux
+async def test_runners_that_die_as_they_start_are_tried_ever_more_slowly_and_an_alarm_is_given(
+    start: Start, loads_badly: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others are not concerned: what waits is theirs meanwhile, and no attempt is used."""
+    monkeypatch.setattr("app.workers.worker.BEAT_SECONDS", 0.05)
+    module = loads_badly("(here / 'mended').exists() or os._exit(7)")
+    with structlog.testing.capture_logs() as lines:
+        running = await start(executor_modules=(MODULE, module))
+        task_id = await running.submit("loaded")
+
+        async def state() -> str:
+            return (await running.services.insights.workers())[0].state
+
+        async def is_failing() -> bool:
+            return await state() == "failing"
+
+        await until(is_failing)
+        await until(lambda: running.pool._pause_seconds > 0.5)
+        other = await start(executor_modules=(MODULE,))
+        assert (await other.run("who")).status is Status.COMPLETED
+        assert (await running.get(task_id)).attempts == 0
+        (tmp_path / "mended").touch()
+        assert (await running.ended(task_id)).attempts == 1
+        assert not running.pool.failing
+    died = [line for line in lines if line["event"] == "runner died"]
+    assert {line["evidence"] for line in died} == {"its runner exited with status 7"}
+    (alarm,) = (line for line in lines if line["event"] == "runners die before they are ready, trying again")
+    assert (alarm["log_level"], alarm["evidence"]) == ("error", "its runner exited with status 7")
+    assert lines.index(alarm) < lines.index(died[3])  # with the third in a row
 
 
 # A8: memory.
@@ -341,7 +458,7 @@ async def test_a_runner_that_ran_out_of_memory_is_replaced(start: Start) -> None
     assert orjson.loads((await running.run("who")).result or "")["pid"] != before
 
 
-def test_kills_for_want_of_memory_are_counted_once(tmp_path: Path) -> None:
+def test_kills_for_want_of_memory_are_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for lines, counter in (
         ("0::/ours\n", "ours/memory.events"),
         ("0::/seen/from/outside\n", "memory.events"),
@@ -358,15 +475,22 @@ def test_kills_for_want_of_memory_are_counted_once(tmp_path: Path) -> None:
         file.write_text("oom 10\noom_kill 3\noom_group_kill 8\n")
         assert kills.more()
         assert not kills.more()
+        file.write_text("oom 10\noom_kill 5\noom_group_kill 8\n")
+        assert [kills.more() for _ in range(3)] == [True, True, False]
+        file.write_text("oom 10\noom_kill 7\noom_group_kill 8\n")
+        assert kills.more()
+        monkeypatch.setattr("app.workers.oom.NEWS_SECONDS", -1)
+        assert not kills.more()
+        monkeypatch.undo()
     assert not OomKills(proc=tmp_path, root=tmp_path).more()
 
 
 @pytest.fixture
-def small_group(tmp_path: Path) -> Iterator[Callable[[], Path]]:
-    """Makes a control group with 250 MB of memory; skips where this process may not."""
+def small_group(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Makes a control group with so many MiB of memory; skips where this process may not."""
     made: list[Path] = []
 
-    def make() -> Path:
+    def make(mebibytes: int) -> Path:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
         groups = {controllers: group.lstrip("/") for _, controllers, group in (line.split(":", 2) for line in lines)}
         parent = Path("/sys/fs/cgroup") / (f"memory/{groups['memory']}" if "memory" in groups else groups.get("", ""))
@@ -375,7 +499,7 @@ def small_group(tmp_path: Path) -> Iterator[Callable[[], Path]]:
             group.mkdir()
             made.append(group)
             limits = [group / "memory.limit_in_bytes", group / "memory.max"]
-            next(file for file in limits if file.exists()).write_text(str(250 * 2**20))
+            next(file for file in limits if file.exists()).write_text(str(mebibytes * 2**20))
         except (OSError, StopIteration):
             pytest.skip("needs the right to make a control group for memory")
         return group
@@ -391,20 +515,62 @@ def small_group(tmp_path: Path) -> Iterator[Callable[[], Path]]:
                 group.rmdir()
 
 
+KERNELS = "killed by SIGKILL, the kernel's, for want of memory"
+
+
 @on_linux
-async def test_a_kill_for_want_of_memory_says_so(house: House, small_group: Callable[[], Path]) -> None:
-    group = small_group()
+@pytest.mark.timeout(600)
+async def test_a_kill_for_want_of_memory_says_so(house: House, small_group: Callable[[int], Path]) -> None:
+    """Matrix A8, the whole worker in a group of 250 MB."""
+    group = small_group(250)
     _, client = await house.api()
     worker = await house.start("run_worker.py", "--processes", "1")
     (group / "cgroup.procs").write_text(str(worker.pid))
     await worker.says("worker started")
-    body = {"task_type": "hoard", "payload": {"number": 600}, "max_attempts": 1}
-    task_id = (await client.post("/tasks", json=body)).json()["id"]
-    task = (await client.get(f"/tasks/{task_id}", params={"wait": 30})).json()
-    assert task["failure_reason"] == "lost"
-    assert "killed by SIGKILL, the kernel's, for want of memory" in task["error"]["message"]
-    again = (await client.post("/tasks", json={"task_type": "echo", "payload": {"number": 1}})).json()["id"]
-    assert (await client.get(f"/tasks/{again}", params={"wait": 30})).json()["status"] == "completed"
+    for _ in range(amount(1, 30)):
+        body = {"task_type": "hoard", "payload": {"number": 600}, "max_attempts": 1}
+        task_id = (await client.post("/tasks", json=body)).json()["id"]
+        task = (await client.get(f"/tasks/{task_id}", params={"wait": 30})).json()
+        assert (task["failure_reason"], task["attempts"]) == ("lost", 1)
+        assert KERNELS in task["error"]["message"]
+        again = (await client.post("/tasks", json={"task_type": "echo", "payload": {"number": 1}})).json()["id"]
+        assert (await client.get(f"/tasks/{again}", params={"wait": 30})).json()["status"] == "completed"
+    assert worker.process.returncode is None
+
+
+@on_linux
+async def test_want_of_memory_costs_a_runner_and_not_its_larger_worker(
+    house: House, small_group: Callable[[int], Path]
+) -> None:
+    """Matrix A8: four runners, each smaller than the worker, together want more than there is; two of them have room."""
+    group = small_group(1000)
+    _, client = await house.api()
+    worker = await house.start("run_worker.py", "--processes", "4", POISON_AFTER="1000")
+    (group / "cgroup.procs").write_text(str(worker.pid))
+    await worker.says("worker started")
+    await until(lambda: len(descendants(worker.pid)) == 8)
+    # What a runner needs to run anything at all is in use before it is measured.
+    body = {"task_type": "hoard", "payload": {"how": "sit", "number": 1}}
+    for task_id in [(await client.post("/tasks", json=body)).json()["id"] for _ in range(4)]:
+        await ended(client, task_id)
+    used = next(file for file in (group / "memory.usage_in_bytes", group / "memory.current") if file.exists())
+    limit = next(file for file in (group / "memory.limit_in_bytes", group / "memory.max") if file.exists())
+    limit.write_text(str(int(used.read_text()) + 150 * 2**20))
+    # Four that begin again at once would kill each other for ever.
+    body = {
+        "task_type": "hoard",
+        "payload": {"how": "sit", "number": 60},
+        "max_attempts": 100,
+        "retry": {"base_seconds": 1, "ceiling_seconds": 5},
+    }
+    ids = [(await client.post("/tasks", json=body)).json()["id"] for _ in range(4)]
+    tasks = [await ended(client, task_id) for task_id in ids]
+    assert worker.process.returncode is None
+    assert {task["status"] for task in tasks} == {"completed"}
+    attempts = [(await client.get(f"/tasks/{task_id}/attempts")).json()["items"] for task_id in ids]
+    lost = [one["error"]["message"] for several in attempts for one in several if one["outcome"] == "lost"]
+    assert len(lost) > 0
+    assert all(KERNELS in message for message in lost)
 
 
 # Replacing runners.

@@ -2,19 +2,23 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import time
 from datetime import timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 import structlog
 
 from app.core.errors import Conflict, PluginError, StoreUnavailable
+from app.core.retry import RetryPolicy
 from app.core.task import FailureReason, Status
 from app.services.queue import TaskQueue, Wish
+from app.workers.worker import PATIENCE
 from tests.conftest import until
 from tests.workers.conftest import Running, Start
 
@@ -233,6 +237,74 @@ async def test_what_user_code_says_is_shown_and_logged(start: Start, monkeypatch
     assert (printed["line"], printed["tasks"]) == ("printed by user code", [task.id])
 
 
+async def kept(running: Running, task_id: int) -> list[tuple[str, str]]:
+    """Source and text of every line that is stored of a task."""
+    chunks = await running.services.tasks.lines(task_id)
+    return [(line["source"], line["text"]) for chunk in chunks for line in json.loads(chunk.lines)]
+
+
+@pytest.mark.parametrize("task_type", ["say_all", "say_all_shared"])
+async def test_what_user_code_says_is_kept_with_its_attempt(
+    start: Start, monkeypatch: pytest.MonkeyPatch, task_type: str
+) -> None:
+    """Without what this process knows as a secret; also what comes after the end, by another way."""
+    monkeypatch.setenv("SECRET_CRM", "extremely-secret-1")
+    running = await start()
+    task = await running.run(task_type, payload={"number": 300})
+    expected = {
+        ("stdout", "printed [redacted]"),
+        ("stderr", "warned [redacted]"),
+        ("log", "logged [redacted]"),
+        ("stdout", "no end of line"),
+    }
+
+    async def all_there() -> bool:
+        return expected <= set(await kept(running, task.id))
+
+    await until(all_there)
+    (last,) = (await running.services.tasks.lines(task.id))[-1:]
+    assert last.number == 304
+    assert "extremely" not in str(await running.services.tasks.lines(task.id))
+
+
+async def test_nothing_is_kept_where_nothing_is_to_be(start: Start) -> None:
+    running = await start(attempt_log_lines=0)
+    task = await running.run("chatter", payload={"number": 5})
+    assert task.status is Status.COMPLETED
+    await running.stop()
+    assert await kept(running, task.id) == []
+
+
+async def test_the_last_words_of_a_runner_are_kept(start: Start) -> None:
+    running = await start()
+    task = await running.run("say_and_die", max_attempts=1)
+    await running.stop()
+    assert ("stdout", "these are my last words") in await kept(running, task.id)
+
+
+async def test_lines_that_could_not_be_stored_are_stored_later(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = await start()
+    save = running.services.queue.save_progress
+    failures = iter([StoreUnavailable("away"), StoreUnavailable("away")])
+
+    async def sometimes(*arguments: Any) -> None:
+        for failure in failures:
+            raise failure
+        await save(*arguments)
+
+    monkeypatch.setattr(running.services.queue, "save_progress", sometimes)
+    task = await running.run("chatter", payload={"number": 5})
+
+    async def both() -> bool:
+        return [text for _, text in sorted(await kept(running, task.id))] == [
+            "logged by user code",
+            "printed by user code",
+        ]
+
+    await until(both)
+    assert next(failures, None) is None
+
+
 async def test_progress_is_seen_while_the_task_runs(start: Start, tmp_path: Path) -> None:
     running = await start()
     task_id = await running.submit("listen_to_context", payload={"folder": str(tmp_path)})
@@ -274,13 +346,19 @@ async def test_a_worker_is_listed_while_it_lives(start: Start, tmp_path: Path) -
     running = await start(processes=1, concurrency=4)
     (row,) = await until(running.services.insights.workers)
     assert (row.name, row.pid, row.slots, row.state) == ("test", os.getpid(), 4, "running")
-    await running.submit("wait_plain", payload={"folder": str(tmp_path), "seconds": 20})
+    task_id = await running.submit("wait_plain", payload={"folder": str(tmp_path), "seconds": 20})
 
     async def shown() -> bool:
         (row,) = await running.services.insights.workers()
         return "wait_plain" in row.running
 
     await until(shown)
+    (row,) = await running.services.insights.workers()
+    assert row.memory_bytes is not None
+    (runner,) = json.loads(row.runners)
+    assert runner["task_ids"] == [task_id]
+    assert Path(f"/proc/{runner['pid']}/cmdline").read_bytes().split(b"\0")[2] == b"app.workers.guard"  # forked by it
+    assert 10 * 2**20 < runner["memory_bytes"] < row.memory_bytes < 2**30
     (tmp_path / "go").touch()
 
     async def idle() -> bool:
@@ -388,6 +466,93 @@ async def test_a_store_that_is_away_for_a_while_only_delays(start: Start, monkey
     running = await start()
     task = await running.run("echo", payload={"number": 1})
     assert (task.status, task.attempts) == (Status.COMPLETED, 1)
+
+
+async def test_the_waits_grow_while_the_store_is_away_and_begin_anew_afterwards(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange = TaskQueue.exchange
+    failures = iter([True] * 12 + [False] * 3 + [True])
+    asked: list[int] = []
+
+    async def flaky(self: TaskQueue, worker_id: str, ended: Any, *rest: Any) -> Any:
+        if ended and next(failures, False):
+            raise StoreUnavailable("away for a moment")
+        return await exchange(self, worker_id, ended, *rest)
+
+    def at_once(self: RetryPolicy, attempt: int, random: Any) -> float:
+        asked.append(attempt)
+        return 0.0
+
+    monkeypatch.setattr(TaskQueue, "exchange", flaky)
+    monkeypatch.setattr(RetryPolicy, "delay_seconds", at_once)
+    running = await start()
+    for _ in range(4):
+        assert (await running.run("echo")).status is Status.COMPLETED
+    assert asked == [*range(1, 13), 1]
+
+
+def test_a_wait_for_the_store_is_bounded_and_no_two_are_the_same() -> None:
+    random = Random(1)
+    waits = [[PATIENCE.delay_seconds(number, random) for _ in range(200)] for number in (1, 3, 5, 1000)]
+    assert [max(wait) for wait in waits] == sorted(max(wait) for wait in waits)
+    assert max(map(max, waits)) <= 4.0
+    assert all(len(set(wait)) == len(wait) for wait in waits)
+
+
+async def test_a_worker_that_waits_for_the_store_stops_when_it_is_told_to(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(self: TaskQueue, *rest: Any) -> Any:
+        tried.set()
+        raise StoreUnavailable("away")
+
+    tried = asyncio.Event()
+    monkeypatch.setattr(TaskQueue, "exchange", away)
+    monkeypatch.setattr(RetryPolicy, "delay_seconds", lambda *_: 1000.0)
+    running = await start()
+    await asyncio.wait_for(tried.wait(), 20)
+    async with asyncio.timeout(20):
+        await running.stop()
+
+
+async def test_a_worker_stops_although_what_an_attempt_waits_for_cannot_be_stored(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(self: TaskQueue, *rest: Any) -> bool:
+        tried.set()
+        raise StoreUnavailable("away")
+
+    tried = asyncio.Event()
+    monkeypatch.setattr(TaskQueue, "add_checkpoint", away)
+    running = await start(shutdown_grace_seconds=0.1)
+    task_id = await running.submit("checkpointed", payload={"folder": ""})
+    await asyncio.wait_for(tried.wait(), 20)
+    async with asyncio.timeout(20):
+        await running.stop()
+    assert await running.outcomes(task_id) == ["released"]
+
+
+async def test_progress_that_could_not_be_stored_is_stored_later(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, failures = TaskQueue.save_progress, iter(range(3))
+
+    async def flaky(self: TaskQueue, *given: Any) -> None:
+        if next(failures, None) is not None:
+            raise StoreUnavailable("away")
+        await save(self, *given)
+
+    monkeypatch.setattr(TaskQueue, "save_progress", flaky)
+    running = await start()
+    task_id = await running.submit("report_once", payload={"folder": str(tmp_path)})
+
+    async def shown() -> bool:
+        return "half" in str((await running.get(task_id)).progress)
+
+    await until(shown)
+    (tmp_path / "go").touch()
+    assert (await running.ended(task_id)).status is Status.COMPLETED
 
 
 async def test_an_outcome_that_no_store_takes_fails_its_task_and_no_other(

@@ -1,17 +1,16 @@
 """The endpoint as the settings name it, and how its secrets are kept out of everything that is shown."""
 
 import base64
-import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from urllib.parse import quote
 
 import httpx
 
+from app.core.secrets import REDACTED, any_of, spellings
 from app.core.settings import Settings
 from app.services.executors import Fail
 
-REDACTED = "[redacted]"
 SHORTEST_TELLING = 12
 """A shorter secret is a placeholder like `ollama`, a word that an answer may well hold."""
 SHORTEST_VALUE = 8
@@ -19,7 +18,7 @@ SHORTEST_VALUE = 8
 
 _KEY = re.compile(r"[\x21-\x7e]+")
 # OpenAI shows the beginning and the end of a wrong key with stars between; that is still too much of it.
-_STARRED = re.compile(r"[\w.-]*\*{3,}(?:[\w.*-]*[\w*])?")
+_STARRED = re.compile(r"(?<![\w.-])[\w.-]*+\*{3,}(?:[\w.*-]*[\w*])?")
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def endpoint_of(settings: Settings) -> Endpoint:
         model=settings.ai_model or None,
         silence_seconds=settings.ai_timeout_seconds,
         secrets=frozenset(
-            spelling for secret in (key, base.password, userinfo, *values) for spelling in _spellings(secret)
+            spelling for secret in (key, base.password, userinfo, *values) for spelling in spellings(secret)
         ),
     )
 
@@ -94,14 +93,6 @@ def shown(url: httpx.URL) -> str:
     return str(url.copy_with(userinfo=b"", query=None, fragment=None))
 
 
-def _spellings(secret: str) -> set[str]:
-    escaped = json.dumps(secret)[1:-1]
-    return {secret, escaped, escaped.replace("/", "\\/"), quote(secret, safe="")} - {""}
-
-
-def _without(text: str, secrets: frozenset[str] | list[str]) -> str:
-    if not secrets:
-        return text
-    # Longest first: one secret may begin like another. Servers may change the case of what they say back.
-    pattern = "|".join(re.escape(secret) for secret in sorted(secrets, key=len, reverse=True))
-    return re.sub(pattern, REDACTED, text, flags=re.IGNORECASE)
+def _without(text: str, secrets: Iterable[str]) -> str:
+    pattern = any_of(secrets)
+    return text if pattern is None else pattern.sub(REDACTED, text)

@@ -239,7 +239,7 @@ class Crew:
     def _given(self, one: Try) -> Given:
         self._number += 1
         self._tries[self._number] = one
-        executor = self._job.executor
+        executor, trace = self._job.executor, self._context.trace
         task = ClaimedTask(
             # The batch's own id, with a number of its own for each try: items that look at `task_id` see their task.
             id=self._context.task_id,
@@ -251,6 +251,8 @@ class Crew:
             timeout_seconds=self._job.timeout_seconds,
             rank=0,
             runs_alone=one.deaths > 0,
+            traceparent=None if trace is None else trace.parent,
+            tracestate=None if trace is None else trace.state,
         )
         return Given(task, self._job.kind)
 

@@ -17,8 +17,8 @@ from app.services.executors import Context, Executor, Fail, StopRequested
 from app.workers.batch.checkpoints import Checkpoints
 from app.workers.batch.crew import Crew, Job, Try
 from app.workers.batch.items import FileItems, InlineItems, Items
+from app.workers.batch.payload import BatchProcessing
 from app.workers.batch.results import Results
-from app.workers.executors.batch_processing import BatchProcessing
 from app.workers.results import Unstorable, result_text
 
 TICK_SECONDS = 0.05
@@ -58,7 +58,7 @@ class Batch:
         """The task's result. Raises Fail for a broken items file, and for a failed item where that stops the batch."""
         async with self._crew:
             total = await self._count()
-            with contextlib.closing(Results(total, Path(self._context.setup.files_dir))) as results:
+            with contextlib.closing(Results(total, Path(self._context.setup.files_place))) as results:
                 self._results = results
                 self._checkpoints = Checkpoints(self._context, results)
                 if found := self._checkpoints.restore():

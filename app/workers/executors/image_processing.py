@@ -1,4 +1,4 @@
-"""The `image_processing` task type: thumbnails, changes, facts and colours of a picture, without network or key."""
+"""The `image_processing` task type: thumbnails, changes, facts and colours of a picture, from a file, from the payload or from a URL."""
 
 from typing import Any
 
@@ -31,5 +31,11 @@ def process_image(payload: ImageProcessing, context: Context) -> dict[str, Any]:
     from app.workers.image.process import process
 
     settings = load_settings()
+    given = None
+    if payload.image_url is not None:
+        from app.workers.http.fetch import fetched
+
+        context.progress(0, "fetching")
+        given = fetched(payload.image_url, settings, settings.max_upload_bytes).body
     with limited_memory(settings.image_memory_bytes):
-        return process(payload, context, settings.image_max_pixels, settings.image_memory_bytes)
+        return process(payload, context, settings.image_max_pixels, settings.image_memory_bytes, given)

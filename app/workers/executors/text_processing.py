@@ -1,11 +1,13 @@
-"""The `text_processing` task type: counts, language, mood, topics and more of a text, without network or key."""
+"""The `text_processing` task type: counts, language, mood, topics and more of a text, from the payload or from a URL."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from app.services.executors import Context, executor
+from app.core.settings import load_settings
+from app.services.destinations import Url
+from app.services.executors import Context, Fail, executor
 
 Operation = Literal["statistics", "language", "sentiment", "keywords", "readability", "entities", "normalize", "redact"]
 Category = Literal["email", "phone", "ip", "iban", "credit_card", "url"]
@@ -18,6 +20,7 @@ DEFAULT_OPERATIONS: tuple[Operation, ...] = (
     "readability",
     "entities",
 )
+BLANK = "text must hold something besides white space"
 UNIQUE: dict[str, JsonValue] = {"uniqueItems": True}
 
 
@@ -26,7 +29,12 @@ class TextProcessing(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    text: str = Field(min_length=1, description="The text, in any language; not only white space.")
+    text: str | None = Field(
+        None, min_length=1, description="The text, in any language; not only white space. This or `text_url`."
+    )
+    text_url: Url | None = Field(
+        None, description="Where the text lies, http or https, a public address; at most MAX_PAYLOAD_BYTES are taken."
+    )
     operations: list[Operation] = Field(
         default=list(DEFAULT_OPERATIONS),
         min_length=1,
@@ -43,9 +51,9 @@ class TextProcessing(BaseModel):
 
     @field_validator("text")
     @classmethod
-    def _refuse_blank(cls, text: str) -> str:
-        if not text.strip():
-            raise ValueError("text must hold something besides white space")
+    def _refuse_blank(cls, text: str | None) -> str | None:
+        if text is not None and not text.strip():
+            raise ValueError(BLANK)
         return text
 
     @field_validator("operations", "redact_categories")
@@ -55,6 +63,12 @@ class TextProcessing(BaseModel):
             raise ValueError("each name may be given once")
         return names
 
+    @model_validator(mode="after")
+    def _one_text(self) -> Self:
+        if (self.text is None) == (self.text_url is None):
+            raise ValueError("give exactly one of text and text_url")
+        return self
+
 
 @executor("text_processing", payload=TextProcessing, timeout_seconds=60, example={"text": "Hello World"})
 def process_text(payload: TextProcessing, context: Context) -> dict[str, Any]:
@@ -63,7 +77,7 @@ def process_text(payload: TextProcessing, context: Context) -> dict[str, Any]:
     Each object names the language and the method it is for. Where an operation does not know the language, it says
     `"supported": false` and why, instead of a wrong number. Offsets and characters are Unicode code points.
     """
-    operations = _operations(payload)
+    operations = _operations(payload, _text(payload, context))
     result = {}
     for done, (name, run) in enumerate(operations, start=1):
         result[name] = run()
@@ -72,11 +86,24 @@ def process_text(payload: TextProcessing, context: Context) -> dict[str, Any]:
     return result
 
 
-def _operations(payload: TextProcessing) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
+def _text(payload: TextProcessing, context: Context) -> str:
+    if payload.text_url is None:
+        assert payload.text is not None  # the model sees to it
+        return payload.text
+    from app.workers.http.fetch import fetched, text_of
+
+    context.progress(0, "fetching")
+    settings = load_settings()
+    text = text_of(fetched(payload.text_url, settings, settings.max_payload_bytes))
+    if not text.strip():
+        raise Fail(BLANK)
+    return text
+
+
+def _operations(payload: TextProcessing, text: str) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
     # Imported here, in the runner: API and worker parent import this module for the payload model alone.
     from app.workers.text import entities, keywords, language, normalize, readability, redact, sentiment, statistics
 
-    text = payload.text
     detection = language.detect(text)
     known: dict[str, Callable[[], dict[str, Any]]] = {
         "statistics": lambda: statistics.measure(text, detection),

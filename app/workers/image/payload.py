@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from app.services.destinations import Url
 from app.services.executors import FileId
 from app.workers.image.formats import MAGIC_BYTES, NO_PICTURE, Format, decoded, format_of
 
@@ -174,10 +175,13 @@ class Output:
 class ImageProcessing(_Strict):
     """A picture, and what to do with it."""
 
-    file_id: FileId | None = Field(default=None, description="An uploaded or produced file. This or `image_base64`.")
-    image_base64: str | None = Field(
-        default=None, min_length=1, description="The picture itself in base64, a `data:` URL too. This or `file_id`."
+    file_id: FileId | None = Field(
+        default=None, description="An uploaded or produced file. This, `image_base64` or `image_url`."
     )
+    image_base64: str | None = Field(
+        default=None, min_length=1, description="The picture itself in base64, a `data:` URL too."
+    )
+    image_url: Url | None = Field(default=None, description="Where the picture lies, http or https, a public address.")
     operations: list[Operation] = Field(
         default=[
             Thumbnail(operation="thumbnail"),
@@ -203,8 +207,8 @@ class ImageProcessing(_Strict):
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> Self:
-        if (self.file_id is None) == (self.image_base64 is None):
-            raise ValueError("give exactly one of file_id and image_base64")
+        if [self.file_id, self.image_base64, self.image_url].count(None) != 2:
+            raise ValueError("give exactly one of file_id, image_base64 and image_url")
         conversions = sum(isinstance(one, Convert) for one in self.operations)
         if conversions > 1:
             raise ValueError("a picture is written once: give at most one convert")

@@ -14,12 +14,19 @@ from app.workers.image.payload import Convert, ImageProcessing, Metadata, Palett
 _NO_FILE = dict.fromkeys(("file_id", "width", "height", "format", "bytes"))
 
 
-def process(payload: ImageProcessing, context: Context, max_pixels: int, memory_bytes: int) -> dict[str, Any]:
-    """Read, apply, write, and tell the progress of each step. Raises Fail for what no other attempt could do either."""
+def process(
+    payload: ImageProcessing, context: Context, max_pixels: int, memory_bytes: int, given: bytes | None = None
+) -> dict[str, Any]:
+    """Read, apply, write, and tell the progress of each step. Raises Fail for what no other attempt could do either.
+
+    `given` is the picture where the payload names a URL.
+    """
     steps = 1 + len(payload.operations) + payload.makes_a_file
     with decode.pillow_within(max_pixels):
         picture, source = decode.read(
-            _given(payload, context), max_pixels, lambda size: operations.enough_for(payload, size)
+            _given(payload, context) if given is None else given,
+            max_pixels,
+            lambda size: operations.enough_for(payload, size),
         )
         context.progress(round(100 / steps, 1), "read")
         answers: list[dict[str, Any]] = []

@@ -23,7 +23,7 @@ FIRST, OPENS, LAST = 1.0, 0.5, 0.5
 """What a place adds to a sentence's prior of 1: the beginning of the text (falling with 1 / position), of a paragraph, and
 the last paragraph. That these hold a text's topic is Baxendale's finding (1958, "Machine-made index for technical
 literature": 85 of 100 paragraphs have it first, 7 last) and Edmundson's (1969, "New methods in automatic extracting")."""
-LINE_BREAK = re.compile(r"\s*[\r\n\x85\u2028\u2029]\s*")
+LINE_BREAK = re.compile(r"(?<!\s)\s*[\r\n\x85\u2028\u2029]\s*")
 UNSPACED_END = re.compile("[\u3002\uff01\uff1f\u300d\u300f\u3011\uff09]$")
 
 Report = Callable[[float, str], None]

@@ -14,7 +14,7 @@ FREQUENCY = "word frequency (there is no stop word list for this language)"
 LONGEST_PHRASE = 4
 # Without a stop word list, length is all that tells "the" from "weather".
 SHORTEST_FREQUENT = 4
-GAP_INSIDE_PHRASE = re.compile(r"[ \t\u00a0\r]*\n?[ \t\u00a0]*")
+GAP_INSIDE_PHRASE = re.compile(r"[ \t\u00a0\r]*+\n?[ \t\u00a0]*+")
 ELISION = re.compile(r"^(?:[cdjlmnst]|qu|jusqu|lorsqu|puisqu|(?:d|n|s)?ell|all|un|sull)'")
 ELIDING = frozenset({"fr", "it"})
 

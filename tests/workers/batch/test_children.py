@@ -13,19 +13,12 @@ from typing import Any
 
 import pytest
 
-from app.services.executors import (
-    Context,
-    ExecutorRegistry,
-    Fail,
-    RecordedReports,
-    RunnerSetup,
-    StopRequested,
-    load_executors,
-)
+from app.services.executors import Context, Fail, RecordedReports, RunnerSetup, StopRequested
+from app.services.registry import ExecutorRegistry, load_executors
 from app.workers.batch import run as run_module
 from app.workers.batch.crew import CrewBroken
+from app.workers.batch.payload import BatchProcessing
 from app.workers.batch.run import Batch
-from app.workers.executors.batch_processing import BatchProcessing
 
 MODULES = ("tests.batch_executors",)
 EXECUTORS = load_executors(MODULES)
@@ -41,7 +34,7 @@ class House:
         self.context = self.new_context()
 
     def new_context(self, **setup: Any) -> Context:
-        setup = {"modules": MODULES, "files_dir": str(self.folder), "stop_grace_seconds": 0.3} | setup
+        setup = {"modules": MODULES, "files_place": str(self.folder), "stop_grace_seconds": 0.3} | setup
         checkpoints = self.reports.checkpoints
         self.context = Context(task_id=5, checkpoints=checkpoints, setup=RunnerSetup(**setup), reports=self.reports)
         return self.context

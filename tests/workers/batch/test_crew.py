@@ -11,7 +11,8 @@ import pytest
 from hypothesis import strategies as st
 
 from app.core.lifecycle import Completed, Lost, TimedOut
-from app.services.executors import Context, RecordedReports, load_executors
+from app.services.executors import Context, RecordedReports
+from app.services.registry import load_executors
 from app.workers.batch.crew import Crew, Job, Try
 from app.workers.process import Given, RunnerProcess
 

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from app.core.settings import SHIPPED_EXECUTORS
 from app.core.task import FailureReason, Status
-from app.services.executors import Context, Fail, RecordedReports, load_executors
+from app.services.executors import Context, Fail, RecordedReports
+from app.services.registry import load_executors
 from app.workers.executors.ai_completion import AiCompletion, complete_chat
 from tests.conftest import until
 from tests.workers.conftest import Start

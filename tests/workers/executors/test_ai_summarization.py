@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.services.executors import Context, Fail, RecordedReports, StopRequested, load_executors
+from app.services.executors import Context, Fail, RecordedReports, StopRequested
+from app.services.registry import load_executors
 from app.workers.ai.client import EndpointError
 from app.workers.executors.ai_summarization import EXAMPLE, AiSummarization, prompt, summarize_text
 from app.workers.summary import extract

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.services.executors import load_executors, named_files
-from app.workers.executors.batch_processing import BatchProcessing, Inline
+from app.services.executors import named_files
+from app.services.registry import load_executors
+from app.workers.batch.payload import BatchProcessing, Inline
 
 EXECUTORS = load_executors(
     ["app.workers.executors.batch_processing", "app.workers.executors.text_processing", "tests.batch_executors"]
@@ -111,7 +112,7 @@ def test_its_example_is_valid_and_its_schema_readable() -> None:
 def test_importing_it_loads_no_worker() -> None:
     code = (
         "import sys, app.workers.executors.batch_processing\n"
-        "print([name for name in ('structlog', 'app.workers.process', 'app.workers.batch') if name in sys.modules])"
+        "print([name for name in ('structlog', 'app.workers.process', 'app.workers.batch.run') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-from app.services.executors import Context, Fail, RecordedReports, StopRequested, load_executors
+from app.services.executors import Context, Fail, RecordedReports, StopRequested
+from app.services.registry import load_executors
 from app.workers.executors.image_processing import process_image
 from app.workers.image.payload import Change, Convert, ImageProcessing, Metadata, Palette
 from tests.workers.image.pictures import FILE, FORMATS, file_of, opened, photograph, quarters
@@ -54,8 +55,8 @@ def test_every_format_is_taken_as_base64(kind: str) -> None:
 @pytest.mark.parametrize(
     ("payload", "message"),
     [
-        ({}, "exactly one of file_id and image_base64"),
-        ({"file_id": FILE, "image_base64": BASE64}, "exactly one of file_id and image_base64"),
+        ({}, "exactly one of file_id, image_base64 and image_url"),
+        ({"file_id": FILE, "image_base64": BASE64}, "exactly one of file_id, image_base64 and image_url"),
         ({"file_id": "../../etc/passwd"}, "match pattern"),
         ({"file_id": 5}, "valid string"),
         ({"image_base64": ""}, "at least 1 character"),
@@ -112,7 +113,7 @@ def test_every_format_is_taken_as_base64(kind: str) -> None:
         (given({"operation": "palette", "colors": 17}), "less than or equal to 16"),
         ({"file_id": FILE, "format": "PNG"}, "'jpeg', 'png'"),
         ({"file_id": FILE, "strip_metadata": 1}, "valid boolean"),
-        ({"file_id": FILE, "image_url": "http://localhost"}, "Extra inputs"),
+        ({"file_id": FILE, "image_url": "http://localhost"}, "exactly one of"),
     ],
 )
 def test_a_payload_that_does_not_fit_is_refused_with_a_clear_message(payload: dict[str, Any], message: str) -> None:

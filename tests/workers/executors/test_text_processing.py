@@ -7,7 +7,8 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from app.services.executors import Context, RecordedReports, StopRequested, load_executors
+from app.services.executors import Context, RecordedReports, StopRequested
+from app.services.registry import load_executors
 from app.workers.executors.text_processing import Operation, TextProcessing, process_text
 from app.workers.text.redact import FINDERS
 
@@ -45,7 +46,7 @@ def test_options_reach_their_operations() -> None:
 @pytest.mark.parametrize(
     ("payload", "message"),
     [
-        ({}, "Field required"),
+        ({}, "exactly one of text and text_url"),
         ({"text": ""}, "at least 1 character"),
         ({"text": "\n"}, "something besides white space"),
         ({"text": " \u3000\t"}, "something besides white space"),

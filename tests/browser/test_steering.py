@@ -1,0 +1,77 @@
+"""Queues are steered, a wait is explained, and one looks back: done in the browser, looked up by the API."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from playwright.async_api import expect
+
+from tests.browser.conftest import Visitor
+from tests.browser.test_actions import confirm
+from tests.browser.test_pages import submit
+from tests.conftest import until
+from tests.walk.conftest import ended
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def steered(api: httpx.AsyncClient, name: str, **expected: Any) -> None:
+    """Wait until the API gives these values of the queue."""
+
+    async def agrees() -> bool:
+        found = (await api.get(f"/queues/{name}")).json()
+        return found | expected == found
+
+    await until(agrees)
+
+
+async def test_a_queue_is_paused_limited_and_goes_on(visitor: Visitor, api: httpx.AsyncClient) -> None:
+    await submit(api, "echo", {}, queue="slow", delay_seconds=3600)
+    await api.patch("/queues/slow", json={"max_running": 4})
+    page = await visitor.open("#/queues")
+    row = page.get_by_role("row").filter(has_text="slow")
+    await expect(row).to_contain_text("runs 4")
+    await row.get_by_role("button", name="Pause queue slow").click()
+    await confirm(page, "Pause it")
+    await expect(row.locator(".badge")).to_have_text("paused")
+    await steered(api, "slow", paused=True)
+    await row.get_by_role("button", name="Limits of queue slow").click()
+    await page.get_by_label("Most tasks that run at once").fill("")
+    await page.get_by_label("Most tasks that wait").fill("100")
+    await confirm(page, "Set them")
+    await expect(row).to_contain_text("waits 100")
+    await steered(api, "slow", max_running=None, rate_limit=None, rate_period_seconds=None, max_depth=100)
+    await row.get_by_role("button", name="Resume queue slow").click()
+    await expect(row.locator(".badge")).to_have_count(0)
+    await steered(api, "slow", paused=False)
+
+
+async def test_the_reasons_why_a_task_waits_are_shown(visitor: Visitor, api: httpx.AsyncClient) -> None:
+    await api.post("/queues/shut/pause")
+    for _ in range(2):
+        await submit(api, "echo", {}, queue="shut")
+    task_id = await submit(api, "echo", {}, queue="shut", delay_seconds=3600)
+    page = await visitor.open(f"#/tasks/{task_id}")
+    told = (await api.get(f"/tasks/{task_id}/explain")).json()["reasons"]
+    assert {"not_due", "queue_paused"} <= {one["reason"] for one in told}
+    for one in told:
+        await expect(page.locator(".reasons")).to_contain_text(one["message"])
+
+
+async def test_one_can_look_back(visitor: Visitor, api: httpx.AsyncClient) -> None:
+    done = await submit(api, "send_invoice", {"order": 1}, queue="ledger")
+    failed = await submit(api, "send_invoice", {"order": 5}, queue="ledger", max_attempts=1)
+    assert [(await ended(api, one))["status"] for one in (done, failed)] == ["completed", "failed"]
+
+    async def tallied() -> bool:
+        asked = {"from": (datetime.now(UTC) - timedelta(hours=1)).isoformat(), "by": "queue"}
+        return "ledger" in (await api.get("/stats", params=asked)).text.partition('"range"')[2]
+
+    await until(tallied, 60)
+    page = await visitor.open("#/?range=day")
+    await expect(
+        page.get_by_role("table", name="By queue").get_by_role("row").filter(has_text="ledger")
+    ).to_contain_text("50.0 %")
+    await expect(page.get_by_role("table", name="By task type")).to_contain_text("send_invoice")
+    await expect(page.get_by_role("img", name="Run time.")).to_be_visible()

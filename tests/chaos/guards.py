@@ -1,0 +1,241 @@
+"""Take the guards out of the code one at a time, and see that a test fails each time.
+
+    python -m tests.chaos.guards             every guard, a line each; exit status 1 if one can go unnoticed
+    python -m tests.chaos.guards lease       those whose place or text has "lease" in it
+    python -m tests.chaos.guards --list      only show them
+
+A guard is a condition of a statement, a conflict clause, a constraint, or a refusal by the state machine. They are found in
+the source, so a new one is tried without anybody writing it down here.
+"""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+ROOT = Path(__file__).parents[2]
+STATEMENTS = ("queue", "tasks", "chores", "dead_letters", "files", "breakers", "workers", "limits", "concurrency")
+REFUSALS = (
+    "app/core/lifecycle.py",
+    "app/services/tasks.py",
+    "app/services/files.py",
+    "app/services/submissions.py",
+    "app/services/transfer.py",
+)
+SCHEMA = "app/models/migrations/versions"
+TESTS = (
+    "tests/core",
+    "tests/services",
+    "tests/models",
+    "tests/api",
+    "tests/workers/test_worker.py",
+    "tests/chaos/test_model.py",
+)
+PLANS = "tests/models/test_query_plans.py"
+"""Which index a statement uses says nothing about what it refuses."""
+PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", f"--ignore={PLANS}")
+LONGEST_SECONDS = 900
+NO_TESTS = 5
+CONFLICTS = ("on_conflict_do_nothing", "on_conflict_do_update")
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What is taken out: the text from `start` to `end` (offsets in the file) becomes `instead`."""
+
+    file: str
+    line: int
+    text: str
+    start: int
+    end: int
+    instead: str
+
+    def __str__(self) -> str:
+        text = " ".join(self.text.split())
+        return f"{self.file}:{self.line}  {text if len(text) <= 90 else text[:87] + '...'}"
+
+
+NOT_MISSED = {
+    ("app/models/queue.py", "plain(tasks.c.status) == literal_column(\"'pending'\")"): (
+        "what is chosen inside the same statement is pending, and where others write too, what is locked is looked at twice"
+    ),
+    ("app/models/queue.py", "checkpoints.c.task_id == task_id"): "only for small numbers: larger ones are in order too",
+}
+"""(file, text) of what may be taken out unnoticed, and why that is right."""
+
+
+Found = Iterator[tuple[ast.expr | ast.stmt, ast.expr | None, str]]
+"""A node, the node after which the cut begins (None: at its own beginning), and what takes its place."""
+
+
+def guards() -> list[Guard]:
+    """Every guard there is, in the order of the files."""
+    found: list[Guard] = []
+    for name in STATEMENTS:
+        found += _in(f"app/models/{name}.py", _conditions)
+    for file in REFUSALS:
+        found += _in(file, _refusals)
+    for path in sorted((ROOT / SCHEMA).glob("0*.py")):
+        found += _in(f"{SCHEMA}/{path.name}", _constraints)
+    return found
+
+
+def _in(file: str, look: Callable[[ast.Module], Found]) -> list[Guard]:
+    source = (ROOT / file).read_text()
+    starts = [0]
+    for line in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+
+    def place(line: int | None, column: int | None) -> int:
+        assert line is not None
+        assert column is not None
+        text = source[starts[line - 1] : starts[line]]
+        return starts[line - 1] + len(text.encode()[:column].decode())
+
+    found = {}
+    for node, end_of, instead in look(ast.parse(source)):
+        start = (
+            place(node.lineno, node.col_offset) if end_of is None else place(end_of.end_lineno, end_of.end_col_offset)
+        )
+        end = place(node.end_lineno, node.end_col_offset)
+        line = source.count("\n", 0, start) + 1
+        found[start, end] = Guard(file, line, source[start:end], start, end, instead)
+    return [found[key] for key in sorted(found)]
+
+
+def _conditions(tree: ast.Module) -> Found:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr == "where":
+                for argument in node.args:
+                    if ast.unparse(argument) == "true()":
+                        continue
+                    yield argument, None, "*()" if isinstance(argument, ast.Starred) else ALWAYS
+            if node.func.attr in CONFLICTS:
+                yield node, node.func.value, ""
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitAnd):
+            for side in (node.left, node.right):
+                if not (isinstance(side, ast.BinOp) and isinstance(side.op, ast.BitAnd)):
+                    yield side, None, ALWAYS
+        if isinstance(node, ast.List) and any(isinstance(one, ast.Name) and one.id.isupper() for one in node.elts):
+            yield node, None, "[]"
+
+
+ALWAYS = "__import__('sqlalchemy').true()"
+
+
+def _refusals(tree: ast.Module) -> Found:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Raise) and node.exc is not None:
+            yield node, None, "pass"
+
+
+def _constraints(tree: ast.Module) -> Found:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr == "CheckConstraint" and isinstance(node.args[0], ast.Constant):
+                yield node.args[0], None, "'1 = 1'"
+            for keyword in node.keywords:
+                if keyword.arg == "unique" and node.func.attr == "create_index":
+                    yield keyword.value, None, "False"
+
+
+def rounds(file: str) -> Iterator[list[str]]:
+    """What pytest is told, likeliest to notice first: the tests named after the file, then all on SQLite, then all."""
+    named = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests").glob(f"*/test_{Path(file).stem}.py"))]
+    if named:
+        yield [*named, "-k", "not postgres"]
+    yield [*TESTS, "-k", "not postgres"]
+    yield [*TESTS, "-k", "postgres"]
+
+
+def unnoticed(guard: Guard, copy: Path) -> str | None:
+    """Take the guard out of a copy of the project and run the tests. The first test that failed, None if none did."""
+    file = copy / guard.file
+    whole = file.read_text()
+    file.write_text(whole[: guard.start] + guard.instead + whole[guard.end :])
+    try:
+        for tests in rounds(guard.file):
+            failed = _first_failure(copy, tests)
+            while failed and not _first_failure(copy, [failed]):  # that was bad luck, on a busy machine
+                tests += ["--deselect", failed]
+                failed = _first_failure(copy, tests)
+            if failed:
+                return failed
+    finally:
+        file.write_text(whole)
+    return None
+
+
+def _first_failure(copy: Path, tests: list[str]) -> str | None:
+    """The first test that fails; the arguments themselves if pytest does not get as far."""
+    try:
+        ran = subprocess.run(
+            [*PYTEST, *tests],
+            cwd=copy,
+            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return " ".join(tests)
+    if ran.returncode in (0, NO_TESTS):
+        return None
+    failed = [line.split(" - ")[0] for line in ran.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    return failed[0].split(" ", 1)[1] if failed else " ".join(tests)
+
+
+def _copy(folder: Path) -> Path:
+    for name in ("app", "tests", "examples", "pyproject.toml", "run_api.py", "run_worker.py"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
+    return folder
+
+
+def main(wanted: list[str], *, only_list: bool) -> int:
+    """Try the guards that have one of `wanted` in place or text; all if none is wanted. Returns the exit status."""
+    chosen = [one for one in guards() if not wanted or any(word in f"{one.file} {one.text}" for word in wanted)]
+    if only_list:
+        print(*chosen, sep="\n")
+        return 0
+    began = time.monotonic()
+    lanes = os.cpu_count() or 1
+    missed: list[Guard] = []
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(lanes) as pool:
+        copies: SimpleQueue[Path] = SimpleQueue()
+        for lane in range(lanes):
+            place = Path(folder) / str(lane)
+            place.mkdir()
+            copies.put(_copy(place))
+
+        def attempt(guard: Guard) -> str | None:
+            copy = copies.get()
+            try:
+                return unnoticed(guard, copy)
+            finally:
+                copies.put(copy)
+
+        for guard, failed in zip(chosen, pool.map(attempt, chosen), strict=True):
+            reason = NOT_MISSED.get((guard.file, " ".join(guard.text.split())))
+            if failed is None and reason is None:
+                missed.append(guard)
+            verdict = failed or ("not missed: " + reason if reason else "NOT MISSED BY ANY TEST")
+            print(f"{guard}\n    {verdict}", flush=True)
+    print(f"{len(chosen)} guards taken out, {len(missed)} not missed, {time.monotonic() - began:.0f} s")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main([word for word in sys.argv[1:] if word != "--list"], only_list="--list" in sys.argv))
