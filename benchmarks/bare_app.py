@@ -14,6 +14,10 @@ class Submission(BaseModel):
     priority: int = 0
 
 
+class Many(BaseModel):
+    tasks: list[Submission]
+
+
 class Task(BaseModel):
     id: int
     task_type: str
@@ -22,8 +26,12 @@ class Task(BaseModel):
     priority: int
     attempts: int
     created_at: datetime
-    payload: dict[str, Any]
+    payload: dict[str, Any] | None
     result: Any = None
+
+
+class Page(BaseModel):
+    items: list[Task]
 
 
 app = FastAPI()
@@ -38,11 +46,22 @@ STORED = Task(
     payload={"number": 1},
     result={"number": 1},
 )
+LISTED = [STORED.model_copy(update={"id": number, "payload": None, "result": None}) for number in range(50, 0, -1)]
 
 
 @app.post("/tasks", status_code=201)
 async def create(submission: Submission) -> Task:
     return STORED.model_copy(update={"task_type": submission.task_type, "payload": submission.payload})
+
+
+@app.post("/tasks/bulk", status_code=201)
+async def create_many(many: Many) -> dict[str, list[int]]:
+    return {"ids": list(range(len(many.tasks)))}
+
+
+@app.get("/tasks")
+async def search(limit: int = 50) -> Page:
+    return Page(items=LISTED[:limit])
 
 
 @app.get("/tasks/{task_id}")

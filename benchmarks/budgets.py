@@ -3,20 +3,20 @@
     python benchmarks/budgets.py            all of it, about four minutes
     python benchmarks/budgets.py --quick    shorter rounds, one minute, rougher
     python benchmarks/budgets.py --only submit,pickup
+    python benchmarks/budgets.py --ours postgresql    on a PostgreSQL server that is started for it
 
-Every figure is with synchronous=FULL: an answer is sent after the commit is on disk.
+Every figure is with full durability: an answer is sent after the commit is on disk.
 """
 
 import argparse
 import asyncio
 import contextlib
-import http.client
 import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,20 +24,22 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import httpx
-from rich.console import Console
-from rich.table import Table
 from sqlalchemy import text
 
-from app.core.clock import to_milliseconds
 from app.core.task import JsonText
 from app.models import chores
 from app.models import queue as rows
 from app.models.database import Connection, Database
 from app.models.queue import Completion
-from benchmarks.house import House, cpu_seconds, load, open_house, pss_mb, tree
+from app.models.sqlite import VERSION
+from benchmarks.caller import Caller
+from benchmarks.filled import fill
+from benchmarks.house import House, cpu_seconds, end, load, open_house, pss_mb, tree
+from benchmarks.measurements import Measurement, Table, save, show, taken, versions_of
+from benchmarks.servers import Servers
 
+NAME = "budgets"
 BODY = {"task_type": "bench.nothing", "payload": {"number": 12345}}
-PAYLOAD = '{"number":1}'
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,13 @@ class Row:
 
 
 class Bench:
-    def __init__(self, rounds: int, seconds: float, console: Console) -> None:
-        self.rounds, self.seconds, self.console = rounds, seconds, console
+    def __init__(self, rounds: int, seconds: float, servers: Servers | None = None) -> None:
+        """`servers`: the store is PostgreSQL; None: SQLite files."""
+        self.rounds, self.seconds, self._servers = rounds, seconds, servers
+
+    def database(self, house: House, name: str) -> str:
+        """The address of an empty database."""
+        return self._servers.postgresql(f"_{name}") if self._servers else f"sqlite:///{house.folder}/{name}.db"
 
     def compared(self, ours: Callable[[], float], theirs: Callable[[], float]) -> tuple[float, float, float]:
         """Medians of both, and the median of the ratio pair by pair, which holds when the machine's speed drifts."""
@@ -93,12 +100,12 @@ class Bench:
 
     def bulk(self, house: House) -> list[Row]:
         _, address = house.api()
+        caller = Caller(address)
         body = json.dumps({"tasks": [BODY] * 10_000})
-        headers = {"Content-Type": "application/json"}
         took = []
         for _ in range(self.rounds + 1):
             began = time.perf_counter()
-            httpx.post(f"{address}/tasks/bulk", content=body, headers=headers, timeout=60).raise_for_status()
+            caller.post("/tasks/bulk", body)
             took.append(time.perf_counter() - began)
         rate = 10_000 / statistics.median(took[1:])
         return [Row("POST /tasks/bulk, 10,000 a request", f"{rate:,.0f} tasks/s", ">= 20,000/s", rate >= 20_000)]
@@ -107,17 +114,17 @@ class Bench:
         _, address = house.api()
         count = 20_000
         worker = house.worker(address)
-        self._drain(address, 2000)
-        rates = [self._drain(address, count) for _ in range(self.rounds)]
+        drained(address, 2000)
+        rates = [drained(address, count) for _ in range(self.rounds)]
         memory = {pid: pss_mb(pid) for pid in tree(worker.pid)}
-        house.stop(worker)
-        limit = asyncio.run(raw_claim_and_complete(house.folder / "raw.db", count))
+        end(worker)
+        limit = asyncio.run(raw_claim_and_complete(self.database(house, "raw"), count))
         rate = statistics.median(rates)
         parent, runner = memory.pop(worker.pid), max(memory.values())
         return [
             Row(
                 "drain no-op tasks, one worker",
-                f"{rate:,.0f}/s, {rate / limit:.2f} of raw SQLite ({limit:,.0f}/s)",
+                f"{rate:,.0f}/s, {rate / limit:.2f} of the statements alone ({limit:,.0f}/s)",
                 ">= 0.4",
                 rate >= 0.4 * limit,
             ),
@@ -125,37 +132,19 @@ class Bench:
             Row("memory of a runner", f"{runner:.0f} MB", "<= 60 MB", runner <= 60),
         ]
 
-    def _drain(self, address: str, count: int) -> float:
-        """Tasks a second from the first tenth to the end, so that a worker asleep does not count."""
-        done = lambda: int(httpx.get(f"{address}/stats").json()["completed"])  # noqa: E731
-        before = done()
-        for _ in range(count // 10_000 or 1):
-            body = {"tasks": [BODY] * min(count, 10_000)}
-            httpx.post(f"{address}/tasks/bulk", json=body, timeout=60).raise_for_status()
-        began, at = time.perf_counter(), done()
-        while (now := done()) < before + count:
-            time.sleep(0.05)
-        return (now - at) / (time.perf_counter() - began)
-
     def pickup(self, house: House) -> list[Row]:
         _, address = house.api()
         worker = house.worker(address)
         delays = []
-        # The standard library's client: a richer one spends a millisecond of its own before the first byte leaves.
-        client = http.client.HTTPConnection(address.removeprefix("http://"))
-
-        def call(method: str, path: str, body: str | None = None) -> Any:
-            client.request(method, path, body, {"Content-Type": "application/json"})
-            return json.loads(client.getresponse().read())
-
+        caller = Caller(address)
         for number in range(220 if self.rounds > 1 else 80):
             sent = time.time_ns()
-            task_id = call("POST", "/tasks", '{"task_type": "bench.now", "payload": {}}')["id"]
-            result = call("GET", f"/tasks/{task_id}?wait=10")["result"]
+            task_id = caller.post("/tasks", '{"task_type": "bench.now", "payload": {}}')["id"]
+            result = caller.completed(task_id)["result"]
             if number >= 20:
                 delays.append((result["began_ns"] - sent) / 1e6)
             time.sleep(0.02)
-        client.close()
+        caller.close()
         quantiles = statistics.quantiles(delays, n=100)
         pids = tree(worker.pid)
         used, began = cpu_seconds(pids), time.perf_counter()
@@ -216,34 +205,42 @@ class Bench:
         return took
 
     def growth(self, house: House) -> list[Row]:
-        small = asyncio.run(claim_cost(house.folder / "small.db", 1_000, 0))
-        waiting = asyncio.run(claim_cost(house.folder / "waiting.db", 100_000, 0))
-        finished = asyncio.run(
-            claim_cost(house.folder / "finished.db", 1_000, 1_000_000 if self.rounds > 1 else 200_000)
-        )
+        many = 1_000_000 if self.rounds > 1 else 200_000
+        small = asyncio.run(claim_cost(self.database(house, "small"), 1_000, 0))
+        found = {
+            "100,000 waiting": asyncio.run(claim_cost(self.database(house, "waiting"), 100_000, 0)),
+            f"{many:,} finished": asyncio.run(claim_cost(self.database(house, "finished"), 1_000, many)),
+        }
         return [
             Row(
-                "claim of 10 with 100,000 waiting",
-                f"{waiting:.2f} ms, {waiting / small:.2f} of a small table",
+                f"claim of 10 with {what}",
+                f"{cost:.2f} ms, {cost / small:.2f} of a small table",
                 "<= 1.3",
-                waiting <= 1.3 * small,
-            ),
-            Row(
-                "claim of 10 with 1,000,000 finished",
-                f"{finished:.2f} ms, {finished / small:.2f} of a small table",
-                "<= 1.3",
-                finished <= 1.3 * small,
-            ),
+                cost <= 1.3 * small,
+            )
+            for what, cost in found.items()
         ]
 
 
-async def raw_claim_and_complete(path: Path, count: int) -> float:
+def drained(address: str, count: int) -> float:
+    """Tasks a second from when all are submitted to the last one. By then the worker is awake, and the API has nothing to do."""
+    caller = Caller(address)
+    before = caller.get("/stats")["completed"]
+    ids = caller.submit_many(BODY, count)
+    began, done = time.perf_counter(), caller.get("/stats")["completed"] - before
+    caller.completed(ids[-1])
+    rate = (count - done) / (time.perf_counter() - began)
+    caller.close()
+    return float(rate)
+
+
+async def raw_claim_and_complete(url: str, count: int) -> float:
     """Tasks a second of our claim and complete statements alone, 100 a transaction, with nothing around them."""
-    database = Database(f"sqlite:///{path}")
+    database = Database(url)
     await database.open()
     now = database.clock()()
     async with database.write() as connection:
-        await fill(connection, count, "pending")
+        await fill(connection, count, "pending", now)
     began = time.perf_counter()
     claimed: list[Any] = []
     for _ in range(count // 100 + 1):
@@ -258,15 +255,15 @@ async def raw_claim_and_complete(path: Path, count: int) -> float:
     return rate
 
 
-async def claim_cost(path: Path, waiting: int, finished: int) -> float:
+async def claim_cost(url: str, waiting: int, finished: int) -> float:
     """Milliseconds of one claim of ten, heads and promotion included, in a transaction that is undone; the median."""
-    database = Database(f"sqlite:///{path}")
+    database = Database(url)
     await database.open()
-    async with database.write() as connection:
-        await fill(connection, finished, "completed")
-        await fill(connection, waiting, "pending")
-        await connection.execute(text("ANALYZE"))
     now = database.clock()()
+    async with database.write() as connection:
+        await fill(connection, finished, "completed", now)
+        await fill(connection, waiting, "pending", now)
+        await connection.execute(text("ANALYZE"))
     took: list[float] = []
     for _ in range(40):
         with contextlib.suppress(Undone):
@@ -290,44 +287,49 @@ async def _claim_ten(connection: Connection, now: datetime, took: list[float]) -
     took.append((time.perf_counter() - began) * 1000)
 
 
-async def fill(connection: Connection, count: int, status: str) -> None:
-    """`count` rows in `status`, made by the store itself."""
-    if not count:
-        return
-    now = to_milliseconds(Database("sqlite:///unused").clock()())
-    ended = status == "completed"
-    statement = text(
-        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :count)"
-        " INSERT INTO tasks (task_type, queue, status, priority, rank, payload, result, attempts, max_attempts,"
-        " timeout_seconds, lease, created_at, started_at, finished_at)"
-        " SELECT 'bench.nothing', 'default', :status, 0, :now + i, :payload, :result, :ended, 3, 300, :ended,"
-        " :now, :moment, :moment FROM n"
-    )
-    values = {"count": count, "status": status, "now": now, "ended": int(ended)}
-    await connection.execute(
-        statement, values | {"payload": PAYLOAD, "result": PAYLOAD if ended else None, "moment": now if ended else None}
-    )
+def tables(measurement: Measurement) -> list[Table]:
+    lines = [
+        [row["what"], row["measured"], row["budget"], {True: "yes", False: "NO", None: ""}[row["met"]]]
+        for row in measurement.data
+    ]
+    return [Table("budgets", ["what", "measured", "budget", "met"], lines)]
+
+
+NAMES = ("submit", "read", "bulk", "drain", "pickup", "latency", "growth")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ("submit", "read", "bulk", "drain", "pickup", "latency", "growth")
     parser.add_argument("--quick", action="store_true", help="shorter rounds")
-    parser.add_argument("--only", default=",".join(names), help=f"some of: {', '.join(names)}")
+    parser.add_argument("--only", default=",".join(NAMES), help=f"some of: {', '.join(NAMES)}")
+    parser.add_argument("--ours", choices=("sqlite", "postgresql"), default="sqlite", help="store of this project")
+    parser.add_argument("--results", type=Path, help="folder to keep the figures in")
     options = parser.parse_args()
-    console = Console(width=120)
-    bench = Bench(1 if options.quick else 5, 1.5 if options.quick else 3.0, console)
-    table = Table("what", "measured", "budget", "met", title="Budgets (synchronous=FULL)")
-    missed = 0
+    unknown = set(options.only.split(",")) - set(NAMES)
+    if unknown:
+        parser.error(f"--only takes some of {', '.join(NAMES)}, not {', '.join(sorted(unknown))}")
+    with contextlib.closing(Servers()) as servers:
+        return measure(options, servers if options.ours == "postgresql" else None)
+
+
+def measure(options: argparse.Namespace, servers: Servers | None) -> int:
+    """On SQLite files, or on a server. Returns the exit status."""
+    bench = Bench(1 if options.quick else 5, 1.5 if options.quick else 3.0, servers)
+    found: list[Row] = []
     for name in options.only.split(","):
-        console.print(f"measuring {name} ...", style="dim")
-        with open_house() as house:
-            for row in getattr(bench, name)(house):
-                missed += row.met is False
-                console.print(f"  {row.what}: {row.measured}")
-                table.add_row(row.what, row.measured, row.budget, {True: "yes", False: "NO", None: ""}[row.met])
-    console.print(table)
-    return 1 if missed else 0
+        print(f"measuring {name} ...", flush=True)
+        with open_house(**({"DATABASE_URL": servers.postgresql("_tasks")} if servers else {})) as house:
+            found += getattr(bench, name)(house)
+    durable = "PostgreSQL, synchronous_commit on" if servers else "synchronous=FULL"
+    settings = [f"{durable}: an answer is sent after the commit is on disk", f"medians of {bench.rounds} rounds"]
+    versions = versions_of("fastapi", "uvicorn", "pydantic", "sqlalchemy")
+    versions |= servers.versions if servers else {"SQLite": VERSION}
+    data = [asdict(row) for row in found]
+    measurement = taken(NAME, data, quick=options.quick, versions=versions, settings=settings)
+    show(measurement, tables(measurement))
+    if options.results or (servers is None and options.only == ",".join(NAMES)):
+        save(measurement, options.results)
+    return 1 if any(row.met is False for row in found) else 0
 
 
 if __name__ == "__main__":

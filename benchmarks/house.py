@@ -1,15 +1,15 @@
 """Starts the programs that are measured, on free ports and in a temporary folder, and ends them."""
 
+import contextlib
 import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from benchmarks.load import Load
+from benchmarks.servers import spare_port
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,70 +25,119 @@ ROOT = Path(__file__).parents[1]
 class House:
     """Programs under measurement. Everything is on loopback and ends with the block that opened it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
         self.folder = folder
-        self._programs: list[subprocess.Popen[bytes]] = []
+        self._programs: list[subprocess.Popen[Any]] = []
+        self._logs: dict[int, Path] = {}
         clean = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
-        self._environment = clean | {
+        self._environment = {
+            **clean,
             "PYTHONPATH": str(ROOT),
             "DATABASE_URL": f"sqlite:///{folder}/tasks.db",
             "EXECUTOR_MODULES": "benchmarks.executors",
             "LOG_LEVEL": "warning",
             "LOG_FORMAT": "json",
+            **settings,
         }
 
     def start(self, *command: str, **settings: str) -> subprocess.Popen[bytes]:
-        log = (self.folder / f"{len(self._programs)}.log").open("wb")
-        program = subprocess.Popen(
-            [sys.executable, *command], cwd=self.folder, env=self._environment | settings, stdout=log, stderr=log
-        )
-        log.close()
-        self._programs.append(program)
+        """A Python program of this environment."""
+        return self.run(sys.executable, *command, environment=self._environment | settings)
+
+    def run(self, *command: str, environment: Mapping[str, str], cwd: Path | None = None) -> subprocess.Popen[bytes]:
+        """Any program."""
+        path = self.folder / f"{len(self._programs)}.log"
+        with path.open("wb") as log:
+            program = subprocess.Popen(command, cwd=cwd or self.folder, env=dict(environment), stdout=log, stderr=log)
+        self._logs[program.pid] = path
+        self.keep(program)
         return program
 
-    def api(self, **settings: str) -> tuple[subprocess.Popen[bytes], str]:
+    def keep(self, program: subprocess.Popen[Any]) -> None:
+        """End this one too when the house is closed."""
+        self._programs.append(program)
+
+    def said(self, program: subprocess.Popen[bytes]) -> str:
+        """All that a program has written so far."""
+        return self._logs[program.pid].read_text(errors="replace")
+
+    def last_words(self, program: subprocess.Popen[bytes]) -> str:
+        return (self.said(program).strip().splitlines() or ["it said nothing"])[-1]
+
+    def api(self, *arguments: str, **settings: str) -> tuple[subprocess.Popen[bytes], str]:
         """Our API; returns it and its address once it answers."""
-        program = self.start(str(ROOT / "run_api.py"), "--port", "0", **settings)
-        log = self.folder / f"{len(self._programs) - 1}.log"
-        address = _wait(lambda: (found := re.search(r"Listening on (\S+)", log.read_text())) and found[1])
-        _wait(lambda: _answers(f"{address}/health"))
-        return program, str(address)
+        program = self.start(str(ROOT / "run_api.py"), "--port", "0", *arguments, **settings)
+
+        def address() -> str | None:
+            if program.poll() is not None:
+                raise RuntimeError(f"the API ended: {self.last_words(program)}")
+            found = re.search(r"Listening on (\S+)", self.said(program))
+            return found and found[1]
+
+        told = str(_wait(address))
+        _wait(lambda: _answers(f"{told}/health"))
+        return program, told
 
     def bare(self) -> tuple[subprocess.Popen[bytes], str]:
         """The yardstick on the same server with the same options."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        return self.served("benchmarks.bare_app:app", sys.executable, self._environment)
+
+    def served(
+        self, application: str, python: str, environment: Mapping[str, str], cwd: Path | None = None
+    ) -> tuple[subprocess.Popen[bytes], str]:
+        """An ASGI application, which has /health, under the server and with the options that our API has."""
+        port = spare_port()
         options = ("--port", str(port), "--no-access-log", "--log-level", "warning", "--backlog", "2048")
-        program = self.start("-m", "uvicorn", "benchmarks.bare_app:app", *options)
+        program = self.run(python, "-m", "uvicorn", application, *options, environment=environment, cwd=cwd)
         address = f"http://127.0.0.1:{port}"
-        _wait(lambda: _answers(f"{address}/health"))
+
+        def ready() -> bool:
+            if program.poll() is not None:
+                raise RuntimeError(f"{application} ended: {self.last_words(program)}")
+            return _answers(f"{address}/health")
+
+        _wait(ready)
         return program, address
 
     def worker(self, address: str, *arguments: str, **settings: str) -> subprocess.Popen[bytes]:
+        """Our worker, once the API knows of it and its runners have begun."""
         program = self.start(str(ROOT / "run_worker.py"), *arguments, **settings)
-        _wait(lambda: any(row["pid"] == program.pid for row in httpx.get(f"{address}/workers").json()["items"]))
+
+        def signed_in() -> bool:
+            if program.poll() is not None:
+                raise RuntimeError(f"the worker ended: {self.last_words(program)}")
+            return any(row["pid"] == program.pid for row in httpx.get(f"{address}/workers").json()["items"])
+
+        _wait(signed_in)
         return program
 
-    def stop(self, program: subprocess.Popen[bytes]) -> None:
-        program.send_signal(signal.SIGTERM)
-        try:
-            program.wait(15)
-        except subprocess.TimeoutExpired:
-            program.kill()
-            program.wait()
-
     def close(self) -> None:
-        for program in self._programs:
-            if program.poll() is None:
-                self.stop(program)
+        end(*self._programs)
+
+
+def end(*programs: subprocess.Popen[Any], polite_seconds: float = 5.0, patient_seconds: float = 10.0) -> None:
+    """Ask programs to end; then, as a service manager does, all that they started too; at last make them."""
+    living = {program: tree(program.pid) for program in programs if program.poll() is None}
+    for program in living:
+        program.send_signal(signal.SIGTERM)
+    for seconds, number in ((polite_seconds, signal.SIGTERM), (patient_seconds, signal.SIGKILL)):
+        deadline = time.monotonic() + seconds
+        for program, pids in living.items():
+            try:
+                program.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                for pid in pids:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, number)
+    for program in living:
+        program.wait()
 
 
 @contextmanager
-def open_house() -> Iterator[House]:
-    """A house in a temporary folder; nothing of it is left afterwards."""
+def open_house(**settings: str) -> Iterator[House]:
+    """A house in a temporary folder, its programs with these settings; nothing of it is left afterwards."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        house = House(Path(folder))
+        house = House(Path(folder), settings)
         try:
             yield house
         finally:
@@ -116,8 +166,9 @@ def tree(pid: int) -> list[int]:
     while waiting:
         one = waiting.pop()
         pids.append(one)
-        for thread in Path(f"/proc/{one}/task").glob("*/children"):
-            waiting += [int(child) for child in thread.read_text().split()]
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it may end meanwhile
+            for thread in Path(f"/proc/{one}/task").glob("*/children"):
+                waiting += [int(child) for child in thread.read_text().split()]
     return pids
 
 
