@@ -81,7 +81,7 @@ def add_documentation(app: FastAPI, registry: Mapping[str, Executor]) -> None:
     async def show_documentation(request: Request) -> Response:
         page = get_swagger_ui_html(
             openapi_url="/openapi.json",
-            title=app.title,
+            title=request.app.title,
             swagger_js_url="/docs/assets/swagger-ui-bundle.js",
             swagger_css_url="/docs/assets/swagger-ui.css",
             swagger_favicon_url="/docs/assets/favicon.png",
