@@ -11,7 +11,7 @@ import pytest
 from playwright.async_api import Page, Route, expect
 
 from tests.browser.conftest import Visitor
-from tests.browser.test_pages import PAGES, settled, submit
+from tests.browser.test_pages import PAGES, settled, submit, webhook
 from tests.walk.conftest import ended
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -95,6 +95,7 @@ async def test_even_an_answer_that_no_service_gives_is_never_markup(
     await ended(api, task_id)
     await submit(api, "echo", {}, delay_seconds=3600)
     await api.post(f"/tasks/{await submit(api, 'echo', {}, delay_seconds=3600)}/cancel")  # for the audit log
+    hook = await webhook(api)
     times = iter(range(1_000_000))
 
     async def spoil(route: Route) -> None:
@@ -111,7 +112,7 @@ async def test_even_an_answer_that_no_service_gives_is_never_markup(
 
     await visitor.page.route(is_api, spoil)
     await visitor.page.route(re.compile(r"/events$"), spoil_stream) if place == "#/" else None
-    page = await visitor.open(place.replace("TASK", str(task_id)))
+    page = await visitor.open(place.replace("TASK", str(task_id)).replace("WEBHOOK", hook))
     await assert_harmless(page)
     if "new" not in place:
         await settled(page)

@@ -24,9 +24,18 @@ PAGES = [
     "#/dead-letters",
     "#/queues",
     "#/webhooks",
+    "#/webhooks/WEBHOOK",
     "#/alerts",
     "#/audit",
 ]
+
+
+async def webhook(api: httpx.AsyncClient) -> str:
+    """The id of one for all pages that show webhooks; it is told of nothing."""
+    asked = {"url": "https://example.com/", "description": "shown on pages", "secrets": ["x"], "task_types": ["nobody"]}
+    known = (await api.get("/webhooks")).json()["items"]
+    made = [one for one in known if one["description"] == asked["description"]]
+    return str((made[0] if made else (await api.post("/webhooks", json=asked)).raise_for_status().json())["id"])
 
 
 async def submit(api: httpx.AsyncClient, task_type: str, payload: dict[str, Any], **fields: Any) -> int:
@@ -46,7 +55,7 @@ async def failed_task(api: httpx.AsyncClient) -> int:
 @pytest.mark.parametrize("place", PAGES)
 async def test_a_page_is_sound_on_a_desk_and_on_a_phone(visitor: Visitor, api: httpx.AsyncClient, place: str) -> None:
     """No error, no breach of the policy, nothing asked from elsewhere, no horizontal scrolling, and what axe looks for."""
-    place = place.replace("TASK", str(await failed_task(api)))
+    place = place.replace("TASK", str(await failed_task(api))).replace("WEBHOOK", await webhook(api))
     page = await visitor.open(place)
     await expect(page.locator("main form.submission")).to_be_visible() if "new" in place else await settled(page)
     for scheme in ("light", "dark"):

@@ -33,7 +33,6 @@ export async function signOut() {
 
 function forget() {
   refused.clear();
-  description = null;
 }
 
 /** Integers that a double cannot hold keep their digits. */
@@ -86,7 +85,6 @@ async function send(method, path, options) {
 }
 
 const refused = new Set();
-let description = null;
 
 /** What the call gives; null where this key may not see it, which is asked once only. */
 async function allowed(path, signal, query) {
@@ -100,21 +98,9 @@ async function allowed(path, signal, query) {
   }
 }
 
-/** What `call` gives; null where the service's own description does not have the path, or its query no such parameter.
- *  Asking in vain would put an error into the browser's console. */
-async function offered(path, call, parameter = null) {
-  description ??= read("/openapi.json").catch((error) => {
-    description = null;
-    throw error;
-  });
-  const operation = (await description).paths[path]?.get;
-  const known = operation && (parameter === null || operation.parameters?.some(({ name }) => name === parameter));
-  return known ? call() : null;
-}
-
 export const stats = (signal) => allowed("/stats", signal);
-/** The numbers of a time that is over; null where the service keeps none. */
-export const statsBetween = (query, signal) => offered("/stats", () => allowed("/stats", signal, query), "from");
+/** The numbers of a time that is over. */
+export const statsBetween = (query, signal) => allowed("/stats", signal, query);
 export const queues = async (signal) => (await allowed("/queues", signal))?.items ?? null;
 export const workers = async (signal) => (await allowed("/workers", signal))?.items ?? null;
 export const breakers = async (signal) => (await allowed("/breakers", signal))?.items ?? null;
@@ -136,7 +122,7 @@ export const tripBreaker = (name, reason, seconds) =>
   send("POST", `/breakers/${encodeURIComponent(name)}/trip`, { body: seconds ? { reason, seconds } : { reason } });
 export const resetBreaker = (name) => send("POST", `/breakers/${encodeURIComponent(name)}/reset`);
 
-export const webhooks = (signal) => offered("/webhooks", async () => (await allowed("/webhooks", signal))?.items ?? null);
+export const webhooks = async (signal) => (await allowed("/webhooks", signal))?.items ?? null;
 export const webhook = (id, signal) => read(`/webhooks/${encodeURIComponent(id)}`, { signal });
 export const deliveries = (id, query, signal) => read(`/webhooks/${encodeURIComponent(id)}/deliveries`, { query, signal });
 export const createWebhook = (asked) => send("POST", "/webhooks", { body: asked });
@@ -151,8 +137,7 @@ export const task = (id, signal) => read(`/tasks/${id}`, { signal });
 export const attempts = async (id, signal) => (await read(`/tasks/${id}/attempts`, { signal })).items;
 export const logs = async (id, signal) => (await read(`/tasks/${id}/logs`, { signal })).items;
 export const taskFiles = async (id, signal) => (await read(`/tasks/${id}/files`, { signal })).items;
-export const explain = (id, signal) =>
-  offered("/tasks/{task_id}/explain", () => read(`/tasks/${id}/explain`, { signal }));
+export const explain = (id, signal) => read(`/tasks/${id}/explain`, { signal });
 export const submit = (submission, key) =>
   send("POST", "/tasks", { body: submission, headers: { "Idempotency-Key": key } });
 export const cancel = (id) => send("POST", `/tasks/${id}/cancel`);
@@ -186,10 +171,10 @@ export function watchTask(id, readTo, tell, tellLog, signal) {
 }
 
 /** Tell the numbers of the overview, with their id, whenever they change; `seen` is the id of what was told last, null if
- *  nothing was. `opened` is called when the stream is there. Null where the service does not offer one. */
+ *  nothing was. `opened` is called when the stream is there. */
 export function watchOverview(seen, opened, tell, signal) {
   const headers = seen === null ? {} : { "Last-Event-ID": seen };
-  return offered("/events", () => follow("/events", { headers, signal }, { opened, overview: tell }));
+  return follow("/events", { headers, signal }, { opened, overview: tell });
 }
 
 /** A stream over fetch, because an EventSource does not tell why it was refused. `heard` has what to call with the data of
