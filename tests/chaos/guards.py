@@ -6,6 +6,9 @@
 
 A guard is a condition of a statement, a conflict clause, a constraint, or a refusal by the state machine. They are found in
 the source, so a new one is tried without anybody writing it down here.
+
+First all tests run once and note which functions they call. A guard is then shown to the tests of its own function before all
+others.
 """
 
 import ast
@@ -20,9 +23,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from typing import TypeGuard
+
+from tests.chaos.callers import Callers, read_notes
 
 ROOT = Path(__file__).parents[2]
-STATEMENTS = ("queue", "tasks", "chores", "dead_letters", "files", "breakers", "workers", "limits", "concurrency")
+STATEMENTS = (
+    *("queue", "tasks", "chores", "dead_letters", "files", "breakers", "workers", "limits", "concurrency"),
+    *("alerts", "api_keys", "audit", "sessions", "tallies", "task_logs", "webhooks"),
+)
 REFUSALS = (
     "app/core/lifecycle.py",
     "app/services/tasks.py",
@@ -42,14 +51,19 @@ TESTS = (
 PLANS = "tests/models/test_query_plans.py"
 """Which index a statement uses says nothing about what it refuses."""
 PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", f"--ignore={PLANS}")
+SQLITE = "not postgres and not pgbouncer"
+POSTGRES = "postgres"
 LONGEST_SECONDS = 900
+MOST_NAMED = 400
+"""Tests that are asked by name, at most."""
 NO_TESTS = 5
 CONFLICTS = ("on_conflict_do_nothing", "on_conflict_do_update")
 
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What is taken out: the text from `start` to `end` (offsets in the file) becomes `instead`."""
+    """What is taken out: the text from `start` to `end` (offsets in the file) becomes `instead`. `functions` are the lines on
+    which those begin that have it inside, or that name the constant it is in."""
 
     file: str
     line: int
@@ -57,6 +71,7 @@ class Guard:
     start: int
     end: int
     instead: str
+    functions: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         text = " ".join(self.text.split())
@@ -101,14 +116,33 @@ def _in(file: str, look: Callable[[ast.Module], Found]) -> list[Guard]:
         return starts[line - 1] + len(text.encode()[:column].decode())
 
     found = {}
-    for node, end_of, instead in look(ast.parse(source)):
+    tree = ast.parse(source)
+    for node, end_of, instead in look(tree):
         start = (
             place(node.lineno, node.col_offset) if end_of is None else place(end_of.end_lineno, end_of.end_col_offset)
         )
         end = place(node.end_lineno, node.end_col_offset)
-        line = source.count("\n", 0, start) + 1
-        found[start, end] = Guard(file, line, source[start:end], start, end, instead)
+        number = source.count("\n", 0, start) + 1
+        found[start, end] = Guard(file, number, source[start:end], start, end, instead, _functions(tree, node))
     return [found[key] for key in sorted(found)]
+
+
+def _functions(tree: ast.Module, node: ast.expr | ast.stmt) -> tuple[int, ...]:
+    functions = [one for one in ast.walk(tree) if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
+    around = [one for one in functions if _has(one, node)]
+    if not around:
+        assigned = [one for one in tree.body if isinstance(one, ast.Assign | ast.AnnAssign) and _has(one, node)]
+        names = {name.id for one in assigned for name in ast.walk(one) if _is_stored(name)}
+        around = [one for one in functions if names & {name.id for name in ast.walk(one) if isinstance(name, ast.Name)}]
+    return tuple(min(part.lineno for part in (one, *one.decorator_list)) for one in around)
+
+
+def _has(one: ast.stmt, node: ast.expr | ast.stmt) -> bool:
+    return one.lineno <= node.lineno <= (one.end_lineno or one.lineno)
+
+
+def _is_stored(node: ast.AST) -> TypeGuard[ast.Name]:
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
 
 
 def _conditions(tree: ast.Module) -> Found:
@@ -148,22 +182,43 @@ def _constraints(tree: ast.Module) -> Found:
                     yield keyword.value, None, "False"
 
 
-def rounds(file: str) -> Iterator[list[str]]:
-    """What pytest is told, likeliest to notice first: the tests named after the file, then all on SQLite, then all."""
-    named = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests").glob(f"*/test_{Path(file).stem}.py"))]
+def rounds(guard: Guard, callers: Callers) -> Iterator[list[str]]:
+    """What pytest is told, likeliest to notice first: the tests that call the guard's functions, those named after its file,
+    then all on SQLite, then all."""
+    stem = f"test_{Path(guard.file).stem}.py"
+    calling = {test for line in guard.functions for test in callers.get(f"{guard.file}:{line}", ())}
+    ranked = sorted(calling, key=lambda test: (POSTGRES in test, stem not in test, test))
+    if ranked:
+        yield ranked[:MOST_NAMED]
+    named = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests").glob(f"*/{stem}"))]
     if named:
-        yield [*named, "-k", "not postgres"]
-    yield [*TESTS, "-k", "not postgres"]
-    yield [*TESTS, "-k", "postgres"]
+        yield [*named, "-k", SQLITE]
+    yield [*TESTS, "-k", SQLITE]
+    yield [*TESTS, "-k", POSTGRES]
 
 
-def unnoticed(guard: Guard, copy: Path) -> str | None:
+def _noted(copy: Path, lanes: int) -> Callers:
+    """Run all tests and see which functions they call. Raises RuntimeError if one fails: nothing is known then."""
+    with tempfile.TemporaryDirectory() as folder:
+        ran = subprocess.run(
+            [*PYTEST, "-p", "tests.chaos.callers", "-n", str(lanes), *TESTS, "-k", "not pgbouncer"],
+            cwd=copy,
+            env=os.environ | {"CALLERS": folder},
+            capture_output=True,
+            text=True,
+        )
+        if ran.returncode != 0:
+            raise RuntimeError(f"With all guards in place:\n{ran.stdout[-5000:]}{ran.stderr[-1000:]}")
+        return read_notes(Path(folder))
+
+
+def unnoticed(guard: Guard, copy: Path, callers: Callers) -> str | None:
     """Take the guard out of a copy of the project and run the tests. The first test that failed, None if none did."""
     file = copy / guard.file
     whole = file.read_text()
     file.write_text(whole[: guard.start] + guard.instead + whole[guard.end :])
     try:
-        for tests in rounds(guard.file):
+        for tests in rounds(guard, callers):
             failed = _first_failure(copy, tests)
             while failed and not _first_failure(copy, [failed]):  # that was bad luck, on a busy machine
                 tests += ["--deselect", failed]
@@ -219,11 +274,13 @@ def main(wanted: list[str], *, only_list: bool) -> int:
             place = Path(folder) / str(lane)
             place.mkdir()
             copies.put(_copy(place))
+        callers = _noted(place, lanes)
+        print(f"{len(callers)} functions are called by tests, {time.monotonic() - began:.0f} s", flush=True)
 
         def attempt(guard: Guard) -> str | None:
             copy = copies.get()
             try:
-                return unnoticed(guard, copy)
+                return unnoticed(guard, copy, callers)
             finally:
                 copies.put(copy)
 

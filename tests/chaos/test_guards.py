@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-from tests.chaos.guards import NOT_MISSED, REFUSALS, ROOT, guards
+from tests.chaos.guards import NOT_MISSED, REFUSALS, ROOT, guards, rounds
 
 
 def test_every_kind_of_guard_is_found_and_taking_it_out_leaves_a_program() -> None:
@@ -26,3 +26,15 @@ def test_every_kind_of_guard_is_found_and_taking_it_out_leaves_a_program() -> No
 def test_every_excuse_is_for_a_guard_that_is_there() -> None:
     places = {(guard.file, " ".join(guard.text.split())) for guard in guards()}
     assert set(NOT_MISSED) <= places
+
+
+def test_the_tests_of_a_guards_own_function_are_asked_first() -> None:
+    found = {(guard.file, " ".join(guard.text.split())): guard for guard in guards()}
+    within = found["app/models/tasks.py", ".on_conflict_do_nothing()"]
+    constant = found["app/models/chores.py", "_UNSTARTED"]
+    for guard in (within, constant):
+        source = (ROOT / guard.file).read_text().splitlines()
+        assert [line for line in guard.functions if "def " in source[line - 1] or source[line - 1].startswith("@")]
+        callers = {f"{guard.file}:{guard.functions[0]}": ["tests/a.py::test_b[postgres]", "tests/a.py::test_b[sqlite]"]}
+        assert next(rounds(guard, callers)) == ["tests/a.py::test_b[sqlite]", "tests/a.py::test_b[postgres]"]
+    assert not any(tests[0].endswith("]") for tests in rounds(within, {}))
