@@ -15,6 +15,7 @@ from starlette import types
 
 from app.api.access import needs, tenant_of
 from app.api.body import header
+from app.api.protocol import CONNECTION
 from app.api.query import refuse_unknown_query
 from app.api.routes import DirectRoute
 from app.api.schemas import OPTIONS, log_fields, summary_json
@@ -90,6 +91,9 @@ class CountedStream(EventSourceResponse):
         self._streams = streams
 
     async def __call__(self, scope: types.Scope, receive: types.Receive, send: types.Send) -> None:
+        connection = scope.get("state", {}).get(CONNECTION)
+        if connection is not None:  # there is none where the application is called without a server
+            connection.expect_signs_of_life()
         try:
             await super().__call__(scope, receive, send)
         finally:

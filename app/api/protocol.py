@@ -4,6 +4,7 @@ One sweep a second looks at all connections of the process, so that a request co
 """
 
 import asyncio
+import socket
 from collections import Counter
 from typing import Any
 
@@ -19,12 +20,17 @@ LEAST_BYTES_A_SECOND = 50_000
 """A body has 30 seconds, and one more for each so many bytes that came: slow lines may upload, dripping ones may not."""
 STALLED_SECONDS = 60.0
 """How long a client may leave what was sent to it unread."""
+GONE_SECONDS = 12.0
+"""How long the far end of an event stream may acknowledge nothing. It is sent something four times a minute, so that a client
+that vanished without a word gives its place back within half a minute; the kernel alone would try for a quarter of an hour."""
 SWEEP_SECONDS = 1.0
 HEAD_BYTES = 64 * 1024
 TARGET_BYTES = 16 * 1024
 
 STATE = "connections"
 """Under which name the state of the lifespan has the Connections."""
+CONNECTION = "connection"
+"""Under which name the state of a request has its connection."""
 IDLE, HEAD, BODY = range(3)
 
 
@@ -94,6 +100,7 @@ class PatientProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope["state"][CONNECTION] = self
         if self._phase is not HEAD:
             self._phase, self._since, self._received = HEAD, self.loop.time(), 0
 
@@ -124,6 +131,13 @@ class PatientProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._stalled_at = None
+
+    def expect_signs_of_life(self) -> None:
+        """From now on let go of a client that acknowledges nothing, as far as the system can (Linux does). One that may take
+        its time, over a download say, must not be told so."""
+        connection = self.transport.get_extra_info("socket")
+        if connection is not None and connection.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(GONE_SECONDS * 1000))
 
     def look_at_the_clock(self, now: float) -> None:
         """End the connection if the client has had its time."""
