@@ -5,7 +5,6 @@ from math import ceil
 from typing import Any
 
 import orjson
-import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
@@ -15,6 +14,7 @@ from starlette.routing import Match, Route
 
 from app.core import errors
 from app.core.events import StoreTroubled
+from app.core.logger import structlog
 from app.services.wiring import Services
 
 STATUS: dict[type[errors.AppError], tuple[int, str]] = {

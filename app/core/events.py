@@ -5,13 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import structlog
-
 from app.core.alerts import Alert
 from app.core.breaker import Circuit
 from app.core.keys import ApiKey
 from app.core.lifecycle import Change
 from app.core.limits import QueueRule
+from app.core.logger import structlog
 from app.core.task import ClaimedTask, NewTask, Task
 from app.core.values import value
 from app.core.webhook import Webhook

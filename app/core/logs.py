@@ -7,10 +7,9 @@ from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
-import structlog
-
 from app.core import events
 from app.core.events import EventBus
+from app.core.logger import structlog
 from app.core.task import Status, TaskError
 
 FEW = 4

@@ -5,7 +5,7 @@ import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from sqlalchemy import exc
 
@@ -13,10 +13,11 @@ from app.core.clock import Clock
 from app.core.errors import StoreContended
 from app.core.settings import is_sqlite
 from app.models import sqlite
-from app.models.line import Line
-from app.models.postgres_store import PostgresStore
 from app.models.sqlite_store import SqliteStore
 from app.models.store import Answer, Connection, Store
+
+if TYPE_CHECKING:
+    from app.models.line import Line
 
 __all__ = ["Connection", "Database", "retried"]
 
@@ -48,7 +49,7 @@ class Database:
         self._store: Store = (
             SqliteStore(url, full=full, patient=patient, reserve_bytes=reserve_bytes)
             if is_sqlite(url)
-            else PostgresStore(url, full=full, connections=connections, patient=patient)
+            else _postgres(url, full=full, connections=connections, patient=patient)
         )
         self._clock = clock or self._store.now
 
@@ -100,9 +101,9 @@ class Database:
         except sqlite.LibraryError as error:
             raise self._store.told(error) from error
 
-    def line(self) -> Line | None:
+    def line(self) -> "Line | None":
         """A line through which processes that share the store can call each other, None where there is none."""
-        return self._store.line() if isinstance(self._store, PostgresStore) else None
+        return self._store.line()
 
     def about(self) -> dict[str, str]:
         """Which store it is and what should be seen to, for `GET /health`."""
@@ -153,6 +154,13 @@ class Database:
         """Write to the disk as a submission does, but nothing that anyone reads. Raises StoreUnavailable."""
         async with self.write() as connection:
             await self._store.write_nothing(connection)
+
+
+def _postgres(url: str, *, full: bool, connections: int, patient: bool) -> Store:
+    """Its driver and its statements are loaded where they are needed only: they are 3 MB and a thirtieth of a second."""
+    from app.models.postgres_store import PostgresStore
+
+    return PostgresStore(url, full=full, connections=connections, patient=patient)
 
 
 def retried(use_case: Callable[Parameters, Awaitable[Answer]]) -> Callable[Parameters, Awaitable[Answer]]:

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from random import Random
 
 import asyncpg
-import structlog
 
+from app.core.logger import structlog
 from app.models.store import DEADLINE_SECONDS, reason
 
 PREFIX = "task_service_"

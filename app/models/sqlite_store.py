@@ -184,6 +184,9 @@ class SqliteStore:
             return StoreFull(FULL)
         return error if kind is None else kind(f"The database is not available: {why}")
 
+    def line(self) -> None:
+        """None: a file calls nobody."""
+
     def about(self) -> dict[str, str]:
         if sqlite.wal_is_safe():
             return {"sqlite": sqlite.VERSION}

@@ -3,10 +3,13 @@
 from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+if TYPE_CHECKING:
+    from app.models.line import Line
 
 Answer = TypeVar("Answer")
 
@@ -61,6 +64,10 @@ class Store(Protocol):
 
     async def write_nothing(self, connection: Connection) -> None:
         """Within a durable transaction: write what nobody reads, but what a store that is full or read-only refuses."""
+        ...
+
+    def line(self) -> "Line | None":
+        """Through which processes that share the store can call each other; None where they cannot."""
         ...
 
     def told(self, error: Exception) -> Exception:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
 
-import structlog
-
 from app.core.ahead import brought_back
 from app.core.clock import JumpDetector
 from app.core.concurrency import AS_IT_IS, shift
@@ -27,6 +25,7 @@ from app.core.events import (
 )
 from app.core.fingerprint import fingerprint
 from app.core.leases import LeaseWatch
+from app.core.logger import structlog
 from app.core.settings import Settings
 from app.core.task import Status, TaskError
 from app.models import chores as rows

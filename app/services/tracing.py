@@ -9,9 +9,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from app.core.clock import from_milliseconds
+from app.core.logger import structlog
 from app.core.settings import Settings
 from app.core.task import ClaimedTask
 from app.core.trace import Trace, trace_of

@@ -21,9 +21,9 @@ from app.core.errors import SettingsError
 from app.core.hint import Hint
 from app.core.settings import Settings
 from app.models.database import Database
-from app.models.line import Line
 
 if TYPE_CHECKING:
+    from app.models.line import Line
     from app.models.streams import Streams
 
 LONGEST_NAME = 32
@@ -233,7 +233,7 @@ class _Ear(Listener):
 class LineWakeup(EveryoneWakes):
     """Through the store itself. Whoever listens is poked, too, when a wake-up may have been missed."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: "Line") -> None:
         self._line = line
         self._listeners: dict[str, set[Listener]] = {channel: set() for channel in CHANNELS}
         line.on_heard(self._heard)
@@ -256,7 +256,7 @@ class LineWakeup(EveryoneWakes):
 
 
 class _Receiver(Listener):
-    def __init__(self, line: Line, channel: str, listeners: set[Listener]) -> None:
+    def __init__(self, line: "Line", channel: str, listeners: set[Listener]) -> None:
         super().__init__()
         self._line, self._channel, self._listeners = line, channel, listeners
         listeners.add(self)

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-import structlog
-
 from app.core import slots
 from app.core.attempt_log import Source
 from app.core.autoscale import Demand
@@ -18,6 +16,7 @@ from app.core.diagnosis import Waiting
 from app.core.events import EventBus, RunnerDied, RunnersFailing, RunnerStarted
 from app.core.file import StoredFile
 from app.core.lifecycle import Lost, Outcome, Released
+from app.core.logger import structlog
 from app.core.slots import Kind, Load
 from app.core.task import ClaimedTask, JsonText
 from app.models.queue import Head, Lease

@@ -14,9 +14,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Protocol
 
-import structlog
-
 from app.core.attempt_log import AttemptLog, Source
+from app.core.logger import structlog
 from app.core.slots import AHEAD_SECONDS, Kind, Load
 from app.core.task import ClaimedTask, JsonText
 from app.services.executors import RunnerSetup

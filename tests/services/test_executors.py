@@ -255,6 +255,23 @@ def test_the_service_and_the_worker_parent_load_no_heavy_library() -> None:
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.parametrize("program", ["app.api.main", "app.workers.main"])
+def test_on_sqlite_no_other_driver_is_loaded_nor_what_would_draw_logs(program: str, tmp_path: Path) -> None:
+    code = (
+        "import asyncio, importlib, sys\n"
+        f"importlib.import_module({program!r})\n"
+        "from app.core.settings import Settings\n"
+        "from app.services.wiring import open_services\n"
+        "async def main():\n"
+        f"    async with open_services(Settings(database_url='sqlite:///{tmp_path}/a.db', reserve_bytes=0)):\n"
+        "        print(sorted({'asyncpg', 'redis', 'rich', 'obstore', 'httpx'} & set(sys.modules)))\n"
+        "asyncio.run(main())\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 # The context.
 
 
