@@ -359,6 +359,8 @@ _put_off = (
     .values(
         status=literal_column("'scheduled'"),
         attempts=tasks.c.attempts - literal_column("1"),
+        # Nobody has seen this lease: the transaction that raised the number is the one that takes it back.
+        lease=tasks.c.lease - literal_column("1"),
         scheduled_at=whole(_given, "until"),
         lease_expires_at=null(),
         # Nothing of it has run. What never began may expire, so it must not look as if it had.

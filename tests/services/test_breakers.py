@@ -20,6 +20,7 @@ from app.core.task import ClaimedTask, JsonText, Status
 from app.models import breakers as rows
 from app.models.queue import Head
 from app.services.breakers import BreakerReport
+from app.services.checker import Checker
 from app.services.queue import Ended, Wish
 from app.services.submissions import Submission
 from app.services.wakeup import QUEUES
@@ -424,7 +425,8 @@ async def test_a_host_that_is_down_holds_back_its_tasks_alone(
     held, other = await call(services), await call(services, "https://elsewhere.example.com/")
     assert [task.id for task in await claim(services)] == [other]
     task = await services.tasks.get(held)
-    assert (task.status, task.attempts, task.started_at) == (Status.SCHEDULED, 0, None)
+    assert (task.status, task.attempts, task.lease, task.started_at) == (Status.SCHEDULED, 0, 0, None)
+    assert [one async for one in Checker(services.database).findings() if one.broken] == []
     assert task.scheduled_at is not None
     assert 0 < (task.scheduled_at - clock()).total_seconds() <= 1.2 * LONGEST_HOLD_SECONDS
     assert await services.tasks.attempts(held) == []
