@@ -319,6 +319,7 @@ def measure(options: argparse.Namespace, servers: Servers | None) -> int:
     for name in options.only.split(","):
         print(f"measuring {name} ...", flush=True)
         with open_house(**({"DATABASE_URL": servers.postgresql("_tasks")} if servers else {})) as house:
+            house.migrate()
             found += getattr(bench, name)(house)
     durable = "PostgreSQL, synchronous_commit on" if servers else "synchronous=FULL"
     settings = [f"{durable}: an answer is sent after the commit is on disk", f"medians of {bench.rounds} rounds"]
