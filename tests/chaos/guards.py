@@ -7,8 +7,8 @@
 A guard is a condition of a statement, a conflict clause, a constraint, or a refusal by the state machine. They are found in
 the source, so a new one is tried without anybody writing it down here.
 
-First all tests run once and note which functions they call. A guard is then shown to the tests of its own function before all
-others.
+First all tests run once and note which functions they call. A guard is then shown to the tests that call its function: no
+other can miss it.
 """
 
 import ast
@@ -23,7 +23,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TypeGuard
 
 from tests.chaos.callers import Callers, read_notes
 
@@ -54,8 +53,6 @@ PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:c
 SQLITE = "not postgres and not pgbouncer"
 POSTGRES = "postgres"
 LONGEST_SECONDS = 900
-MOST_NAMED = 400
-"""Tests that are asked by name, at most."""
 NO_TESTS = 5
 CONFLICTS = ("on_conflict_do_nothing", "on_conflict_do_update")
 
@@ -135,10 +132,11 @@ def _in(file: str, look: Callable[[ast.Module], Found]) -> list[Guard]:
 def _functions(tree: ast.Module, node: ast.expr | ast.stmt) -> tuple[int, ...]:
     functions = [one for one in ast.walk(tree) if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
     around = [one for one in functions if _has(one, node)]
+    # What is made once, at import or at the first call, has its effect where its name is used.
+    made_once = {one.name for one in around if any(ast.unparse(part) == "cache" for part in one.decorator_list)}
     if not around:
-        assigned = [one for one in tree.body if isinstance(one, ast.Assign | ast.AnnAssign) and _has(one, node)]
-        names = {name.id for one in assigned for name in ast.walk(one) if _is_stored(name)}
-        around = [one for one in functions if names & {name.id for name in ast.walk(one) if isinstance(name, ast.Name)}]
+        made_once = _names_made_with(node, tree)
+    around += [one for one in functions if made_once & _names(one)]
     return tuple(min(part.lineno for part in (one, *one.decorator_list)) for one in around)
 
 
@@ -146,8 +144,19 @@ def _has(one: ast.stmt, node: ast.expr | ast.stmt) -> bool:
     return one.lineno <= node.lineno <= (one.end_lineno or one.lineno)
 
 
-def _is_stored(node: ast.AST) -> TypeGuard[ast.Name]:
-    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+def _names(one: ast.AST) -> set[str]:
+    return {name.id for name in ast.walk(one) if isinstance(name, ast.Name)}
+
+
+def _names_made_with(node: ast.expr | ast.stmt, tree: ast.Module) -> set[str]:
+    """Of the constants that have it inside, and of those made from them."""
+    found: set[str] = set()
+    for one in tree.body:
+        if isinstance(one, ast.Assign | ast.AnnAssign) and (_has(one, node) or found & _names(one)):
+            found |= {
+                part.id for part in ast.walk(one) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
+            }
+    return found
 
 
 def _conditions(tree: ast.Module) -> Found:
@@ -188,13 +197,16 @@ def _constraints(tree: ast.Module) -> Found:
 
 
 def rounds(guard: Guard, callers: Callers) -> Iterator[list[str]]:
-    """What pytest is told, likeliest to notice first: the tests that call the guard's functions, those named after its file,
-    then all on SQLite, then all."""
+    """What pytest is told: the tests that call the guard's functions, likeliest to notice first. Where that is not known, those
+    named after its file, then all on SQLite, then all."""
     stem = f"test_{Path(guard.file).stem}.py"
     calling = {test for line in guard.functions for test in callers.get(f"{guard.file}:{line}", ())}
     ranked = sorted(calling, key=lambda test: (POSTGRES in test, stem not in test, test))
-    if ranked:
-        yield ranked[:MOST_NAMED]
+    if ranked and not guard.file.startswith(SCHEMA):  # tables are made once, for all tests
+        yield ranked
+        return
+    if guard.file.startswith(SCHEMA):
+        yield ["tests/models", "-k", SQLITE]
     named = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests").glob(f"*/{stem}"))]
     if named:
         yield [*named, "-k", SQLITE]
