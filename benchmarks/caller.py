@@ -19,13 +19,20 @@ class Caller:
         """`body` as JSON, or as it is where it is text already."""
         return self._call("POST", path, body if isinstance(body, str) else json.dumps(body))
 
+    def text(self, path: str) -> bytes:
+        """What a GET is answered, as it is."""
+        return self._asked("GET", path, None)
+
     def _call(self, method: str, path: str, body: str | None) -> Any:
+        return json.loads(self._asked(method, path, body))
+
+    def _asked(self, method: str, path: str, body: str | None) -> bytes:
         self._connection.request(method, path, body, {"Content-Type": "application/json"})
         answer = self._connection.getresponse()
         content = answer.read()
         if not 200 <= answer.status < 300:
             raise RuntimeError(f"{method} {path}: {answer.status} {content[:300].decode(errors='replace')}")
-        return json.loads(content)
+        return content
 
     def close(self) -> None:
         self._connection.close()

@@ -10,19 +10,23 @@ from app.models.database import Connection
 from app.models.tables import tasks
 from app.models.types import Moment
 
-Kind = Literal["completed", "pending", "scheduled", "running"]
+Kind = Literal["completed", "failed", "pending", "scheduled", "running"]
 PAYLOAD = '{"number":1}'
+ERROR = '{"type":"ValueError","message":"no","attempt":1,"at":"2026-01-01T00:00:00Z"}'
+CAUSE = "0123456789abcdef"
 
 
 async def fill(connection: Connection, count: int, kind: Kind, now: datetime) -> None:
-    """Add `count` tasks of the type bench.nothing in that state: completed ones ended just now, scheduled ones are due in a
+    """Add `count` tasks of the type bench.nothing in that state: completed and failed ones ended just now, the
+    latter for one cause; scheduled ones are due in a
     day, running ones have a lease until then."""
     if not count:
         return
     numbers = select(literal_column("1", BigInteger).label("i")).cte("numbers", recursive=True)
     following = cast(numbers.c.i + literal_column("1"), BigInteger)
     numbers = numbers.union_all(select(following).where(numbers.c.i < count))
-    ended, running, later = kind == "completed", kind == "running", now + timedelta(days=1)
+    ended, running, later = kind in ("completed", "failed"), kind == "running", now + timedelta(days=1)
+    failed = kind == "failed"
     values: dict[str, ColumnElement[Any]] = {
         "task_type": literal("bench.nothing"),
         "queue": literal("default"),
@@ -32,7 +36,10 @@ async def fill(connection: Connection, count: int, kind: Kind, now: datetime) ->
             literal(to_milliseconds(later if kind == "scheduled" else now), BigInteger) + numbers.c.i, BigInteger
         ),
         "payload": literal(PAYLOAD),
-        "result": literal(PAYLOAD) if ended else null(),
+        "result": literal(PAYLOAD) if kind == "completed" else null(),
+        "error": literal(ERROR) if failed else null(),
+        "failure_reason": literal("error") if failed else null(),
+        "fingerprint": literal(CAUSE) if failed else null(),
         "attempts": literal(int(ended or running)),
         "max_attempts": literal(3),
         "timeout_seconds": literal(300.0),

@@ -108,6 +108,8 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # Spans are ours (app/services/tracing.py): with FastAPI's there would be two of each, and a look for them at each request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         lifespan=_lifespan(settings, gate),
     )
     app.add_middleware(Door, gate=gate)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import budgets, endpoints, growth, overhead, peers
+from benchmarks import budgets, endpoints, growth, overhead, pages, peers, soak
 from benchmarks.measurements import Measurement, load
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +64,24 @@ def test_growth(tmp_path: Path) -> None:
     assert growth.drawings(measurement)
 
 
+def test_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "BROWSERS", ())
+    url = f"sqlite:///{tmp_path}/few.db"
+    asyncio.run(pages.build(url, pages.FEW))
+    data = pages.measure({"few": url, "many": url}, rounds=1, times=1)
+    calls, shown = pages.tables(Measurement("pages", "now", "here", True, {}, [], data))
+    assert [row[0] for row in calls.rows] == list(pages.CALLS)
+    assert shown.rows == []
+
+
+def test_soak(tmp_path: Path) -> None:
+    samples, submitted = soak.measure(minutes=0.03)
+    assert submitted >= soak.BULK
+    data = {"samples": samples, "submitted": submitted}
+    (table,) = soak.tables(Measurement("soak", "now", "here", True, {}, [], data))
+    assert [row[0] for row in table.rows] == ["API", "worker", "runner"]
+
+
 def test_hot_calls_take_the_same_steps_whatever_the_table_holds(tmp_path: Path) -> None:
     """What the benchmark shows up to a million rows, at some thousands."""
     shapes: dict[str, growth.Shape] = {"empty": {}, **{kind: {kind: 5_000} for kind in growth.KINDS}}
@@ -77,7 +95,21 @@ def test_hot_calls_take_the_same_steps_whatever_the_table_holds(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "script", ["all", "batches", "budgets", "endpoints", "growth", "hot_paths", "overhead", "peers", "report"]
+    "script",
+    [
+        "all",
+        "batches",
+        "budgets",
+        "endpoints",
+        "growth",
+        "hot_paths",
+        "overhead",
+        "pages",
+        "peers",
+        "report",
+        "scaling",
+        "soak",
+    ],
 )
 def test_a_script_tells_how_it_is_called(script: str) -> None:
     command = [sys.executable, f"benchmarks/{script}.py", "--help"]
