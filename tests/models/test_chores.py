@@ -22,7 +22,8 @@ async def test_due_tasks_become_ready_in_batches_with_the_rank_of_their_moment(
         assert await chores.promote_due(connection, clock(), 10) == []
         clock.now = due + timedelta(seconds=1)
         assert await chores.promote_due(connection, clock(), 1) == [("q", None)]
-        assert await chores.promote_due(connection, clock(), 10) == [("q", None)]
+        # One is room for one that is still due, whoever was due before.
+        assert await chores.promote_due(connection, clock(), 1) == [("q", None)]
         assert await chores.promote_due(connection, clock(), 10) == []
         assert await chores.next_due(connection) == due + timedelta(seconds=2)
     assert (await read(database, 1)).status is Status.PENDING
@@ -50,6 +51,21 @@ async def test_what_never_started_expires_and_what_runs_does_not(
     assert (await read(database, 1)).status is Status.RUNNING
     row = await read(database, 2)
     assert (row.status, row.failure_reason, row.error) == (Status.FAILED, "expired", '{"type":"Expired"}')
+
+
+async def test_what_has_run_or_ended_does_not_expire(
+    database: Database, insert: Insert, claim: Claim, clock: FrozenClock
+) -> None:
+    over = clock() + timedelta(seconds=5)
+    await insert(*[{"expires_at": over}] * 3)
+    (task,) = await claim(room=1)
+    async with database.write() as connection:
+        handed_back = Change(task.id, task.lease, Status.PENDING, 0, task.rank, clock())
+        assert set(await queue.apply(connection, [handed_back])) == {task.id}
+        assert await tasks.cancel_waiting(connection, 2, clock())
+        assert await chores.expire(connection, [1, 2, 3], over, JsonText('{"type":"Expired"}'), "0" * 16) == [3]
+    assert (await read(database, 1)).status is Status.PENDING
+    assert (await read(database, 2)).status is Status.CANCELLED
 
 
 async def pruned(connection: Connection, *arguments: Any) -> int:
