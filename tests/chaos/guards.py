@@ -56,7 +56,18 @@ TESTS = (
 )
 PLANS = "tests/models/test_query_plans.py"
 """Which index a statement uses says nothing about what it refuses."""
-PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", f"--ignore={PLANS}")
+PYTEST = (
+    sys.executable,
+    "-m",
+    "pytest",
+    "-x",
+    "-q",
+    "--no-header",
+    "-p",
+    "no:cacheprovider",
+    "--timeout=60",
+    f"--ignore={PLANS}",
+)
 SQLITE = "not postgres and not pgbouncer"
 POSTGRES = "postgres"
 LONGEST_SECONDS = 900

@@ -88,6 +88,8 @@ async def test_old_tasks_are_pruned_in_batches_and_keys_live_a_day(
         assert await pruned(connection, Status.COMPLETED, clock(), long_ago, 1) == 1
         assert await pruned(connection, Status.COMPLETED, clock(), long_ago, 10) == 1
         assert set(await tasks.get_many(connection, [1, 2, 3, 4])) == {3, 4}
+        await chores.prune(connection, [4])  # it has not ended
+        assert set(await tasks.get_many(connection, [4])) == {4}
         assert await pruned(connection, Status.COMPLETED, clock(), clock(), 10) == 1
 
 
