@@ -75,6 +75,9 @@ async def test_groups_by_cause_largest_first(
     assert "order 99 not found" in str(groups[0].error)
     assert (await services.dead_letters.groups(DeadFilter(queue="none"), 10)) == (0, [])
     assert len((await services.dead_letters.groups(ALL, 1))[1]) == 1
+    await services.dead_letters.resolve(DeadFilter(ids=(many[-1],)), "seen", dry_run=False)
+    _, groups = await services.dead_letters.groups(ALL, 10)
+    assert (groups[0].count, groups[0].task_ids) == (12, tuple(many[-2::-1][:10]))
 
 
 async def test_requeueing_a_group_runs_it_again_with_a_fresh_budget_and_keeps_its_history(
