@@ -229,6 +229,33 @@ async def test_a_late_attempt_saves_nothing(
         await services.files.get(file.id)
 
 
+async def test_an_attempt_that_lost_its_lease_saves_nothing_though_its_task_and_others_run(
+    services: Services, claim: Claim, settle: Settle, clock: FrozenClock
+) -> None:
+    await submit(services, "", "")
+    lost, ended = await claim()
+    await settle(lost, Lost("killed"))
+    await settle(ended, DONE)
+    clock.forward(10)
+    await services.chores.promote()
+    (again,) = await claim()
+    await submit(services, "")
+    (other,) = await claim()
+    assert (again.id, again.lease, other.lease) == (lost.id, lost.lease + 1, ended.lease)
+    for late in (lost, ended):  # there is a newer lease of the one, and another task has such a lease as the other
+        _, kept = await saved(services, late.id, late.lease)
+        assert not kept
+    assert on_disk(services) == set()
+
+
+async def test_a_file_may_be_saved_twice_where_only_the_answer_was_lost(services: Services, claim: Claim) -> None:
+    await submit(services, "")
+    (task,) = await claim()
+    file, _ = await saved(services, task.id, task.lease)
+    assert await services.files.keep(task.id, task.lease, file, temporary=False)
+    assert [(one.id, role) for one, role in await services.files.of_task(task.id)] == [(file.id, Role.OUTPUT)]
+
+
 async def test_a_crash_between_bytes_and_row_is_made_good(services: Services, clock: FrozenClock) -> None:
     file = await upload(services)
     clock.forward(DAY + 1)
