@@ -91,10 +91,10 @@ class CountedStream(EventSourceResponse):
         self._streams = streams
 
     async def __call__(self, scope: types.Scope, receive: types.Receive, send: types.Send) -> None:
-        connection = scope.get("state", {}).get(CONNECTION)
-        if connection is not None:  # there is none where the application is called without a server
-            connection.expect_signs_of_life()
         try:
+            connection = scope.get("state", {}).get(CONNECTION)
+            if connection is not None:  # there is none where the application is called without a server
+                connection.expect_signs_of_life()
             await super().__call__(scope, receive, send)
         finally:
             self._streams.give_back()

@@ -6,6 +6,7 @@ One sweep a second looks at all connections of the process, so that a request co
 import asyncio
 import socket
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -137,7 +138,8 @@ class PatientProtocol(HttpToolsProtocol):
         its time, over a download say, must not be told so."""
         connection = self.transport.get_extra_info("socket")
         if connection is not None and connection.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(GONE_SECONDS * 1000))
+            with suppress(OSError):  # it may be closed already
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(GONE_SECONDS * 1000))
 
     def look_at_the_clock(self, now: float) -> None:
         """End the connection if the client has had its time."""

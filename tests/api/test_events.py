@@ -1,12 +1,14 @@
 """Server-sent events: the present state first, one event for each change, and an end."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
 from app.api import events
+from app.api.protocol import CONNECTION
 from app.api.schemas import TaskSummary
 from app.core.errors import StoreUnavailable
 from app.core.settings import Settings
@@ -218,6 +220,26 @@ async def test_a_client_that_hangs_up_leaves_nothing_behind(client: httpx.AsyncC
         await call.over()
     assert not services_of(client).watcher._waiters
     assert client.app.state.streams._open == 0  # type: ignore[attr-defined]
+
+
+async def test_a_stream_that_fails_before_it_begins_gives_its_place_back() -> None:
+    class Broken:
+        def expect_signs_of_life(self) -> None:
+            raise OSError("broken")
+
+    async def nothing(*_: Any) -> Any:
+        raise AssertionError
+
+    async def no_events() -> AsyncIterator[bytes]:
+        yield b""
+
+    streams = events.Streams(1)
+    streams.take()
+    with pytest.raises(OSError, match="broken"):
+        await events.CountedStream(streams, no_events())(
+            {"type": "http", "state": {CONNECTION: Broken()}}, nothing, nothing
+        )
+    streams.take()
 
 
 async def test_streams_end_when_the_process_stops(client: httpx.AsyncClient) -> None:

@@ -192,6 +192,18 @@ async def test_who_does_not_read_is_let_go(served: Serve, hasty: None, settings:
     await until(lambda: not any(one._stalled_at is not None for one in connections._open), seconds=10)
 
 
+async def test_a_client_that_is_gone_already_may_be_expected_to_give_signs_of_life(served: Serve) -> None:
+    """A stream's handler may run after its client hung up."""
+    connect = await served()
+    peer = await connect()
+    connections = connect.app.state.connections
+    await until(lambda: connections._open)
+    (one,) = connections._open
+    peer.writer.transport.abort()
+    await until(lambda: not connections._open)
+    one.expect_signs_of_life()
+
+
 async def test_one_address_has_so_many_connections_and_gets_room_again(served: Serve) -> None:
     connect = await served(max_connections_per_address=5)
     peers = [await connect() for _ in range(5)]
