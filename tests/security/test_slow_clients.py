@@ -58,7 +58,15 @@ async def served(settings: Settings) -> AsyncIterator[Callable[..., Any]]:
 
     async def start(**changes: object) -> Callable[[], Any]:
         app = create_app(settings.model_copy(update=changes))
-        config = uvicorn.Config(app, port=0, http=protocol.PatientProtocol, ws="none", log_config=None, lifespan="on")
+        config = uvicorn.Config(
+            app,
+            port=0,
+            http=protocol.PatientProtocol,
+            ws="none",
+            log_config=None,
+            lifespan="on",
+            timeout_graceful_shutdown=5,
+        )
         server = uvicorn.Server(config)
         servers.append((server, asyncio.create_task(server._serve())))
         await until(lambda: server.started)
@@ -75,7 +83,7 @@ async def served(settings: Settings) -> AsyncIterator[Callable[..., Any]]:
     for peer in peers:
         peer.writer.transport.abort()
     for server, running in servers:
-        server.should_exit = server.force_exit = True
+        server.should_exit = True  # and its store is closed
         await running
 
 
