@@ -144,7 +144,7 @@ def _lifespan(settings: Settings, gate: Gate) -> Callable[[FastAPI], Any]:
             add_documentation(app, services.registry.offered)
             await services.ring.load()
             gate.ring, gate.sessions = services.ring, services.sessions
-            running = [asyncio.create_task(services.chores.run()), asyncio.create_task(services.ring.run())]
+            running = [asyncio.create_task(services.upkeep.run()), asyncio.create_task(services.ring.run())]
             with ToldOfStop(services.watcher.let_go, snapshots.let_go):
                 yield {STATE: app.state.connections}
             for one in running:

@@ -127,9 +127,10 @@ class FileService:
         self._bus.publish(FilesRemoved(len(ids)))
         return len(ids) == limit
 
-    async def clear_drafts(self) -> None:
-        """Remove what uploads and attempts left half written when they died."""
+    async def clear_drafts(self) -> bool:
+        """Remove what uploads and attempts left half written when they died. All of it at once: False, there is no more."""
         await asyncio.to_thread(self._store.clear_drafts, self._settings.retention_files_seconds)
+        return False
 
     def _remove_all(self, ids: list[str]) -> None:
         for file_id in ids:

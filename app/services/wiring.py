@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -33,7 +33,9 @@ from app.services.submissions import Intake
 from app.services.tallies import Tallies
 from app.services.tasks import TaskService
 from app.services.tracing import Tracing, open_tracing
+from app.services.upkeep import Upkeep, every_chore
 from app.services.wakeup import Wakeup, open_streams, open_wakeup
+from app.services.wall_clock import WallClock
 from app.services.watcher import ChangeWatcher
 from app.services.webhooks import Webhooks
 from app.services.workers import WorkerBook
@@ -53,6 +55,7 @@ class Services:
     files: FileService
     queue: TaskQueue
     chores: Chores
+    upkeep: Upkeep
     dead_letters: DeadLetters
     breakers: Breakers
     webhooks: Webhooks
@@ -89,72 +92,86 @@ async def open_services(
         connections=settings.database_connections,
         reserve_bytes=settings.reserve_bytes,
     )
-    try:
+    async with AsyncExitStack() as closing:
+        closing.push_async_callback(database.close)
         await database.open()
         bus = EventBus()
         LogSubscriber(bus)
         for name, warning in database.about().items():
             if name.endswith("_warning"):
                 bus.publish(StoreSuspect(warning))
-        files = FileService(database, bus, settings)
-        await files.ensure_usable()
         wakeup = await _opened_wakeup(database, bus, settings)
+        closing.push_async_callback(wakeup.close)
         HintSubscriber(bus, wakeup)
-        random = Random()  # noqa: S311 jitter, not secrets
-        breakers = Breakers(database, bus, registry, random, of_hosts=settings.host_breakers)
-        tallies = Tallies(database, bus, settings.priority_step_seconds)
-        webhooks = Webhooks(database, bus, settings)
-        limits = QueueLimits(database, bus, tallies)
-        await limits.refresh()
-        queue = TaskQueue(database, bus, registry, breakers, limits, settings, random)
-        alerts = Alerts(database, bus, settings, limits, tallies, breakers, random)
-        audit = AuditLog(database, settings)
-        insights = Insights(database, settings)
-        tasks = TaskService(database, bus, limits, settings.priority_step_seconds, settings.max_waiting_per_tenant)
-        ring = KeyRing(database, bus)
-        services = Services(
-            settings=settings,
-            registry=registry,
-            database=database,
-            bus=bus,
-            wakeup=wakeup,
-            intake=Intake(registry, settings, database.clock()),
-            tasks=tasks,
-            files=files,
-            queue=queue,
-            chores=Chores(
-                database, queue, files, breakers, limits, tallies, alerts, audit, bus, settings, random, monotonic
-            ),
-            dead_letters=DeadLetters(database, bus, settings.priority_step_seconds),
-            breakers=breakers,
-            webhooks=webhooks,
-            alerts=alerts,
-            audit=audit,
-            limits=limits,
-            tallies=tallies,
-            insights=insights,
-            keys=Keys(database, bus),
-            ring=ring,
-            sessions=Sessions(database, bus, ring, timedelta(seconds=settings.session_seconds)),
-            explainer=Explainer(database, registry, tasks, breakers, insights, tallies),
-            metrics=Metrics(database, limits, tallies, breakers, webhooks, settings),
-            diagnosis=Diagnosis(database, settings, insights, breakers),
-            workers=WorkerBook(database),
-            watcher=ChangeWatcher(database, bus, wakeup, settings.poll_seconds),
-            tracing=open_tracing(settings, database.clock()),
-        )
-        try:
-            yield services
-        finally:
-            await services.watcher.close()
-            if services.tracing is not None:
-                await services.tracing.close()
-            await services.tasks.close()
-            await wakeup.close()
-            with suppress(StoreUnavailable):
-                await tallies.write()
-    finally:
-        await database.close()
+        services = _put_together(settings, registry, database, bus, wakeup, monotonic)
+        closing.push_async_callback(_close, services)
+        await services.files.ensure_usable()
+        await services.limits.refresh()
+        yield services
+
+
+def _put_together(
+    settings: Settings,
+    registry: ExecutorRegistry,
+    database: Database,
+    bus: EventBus,
+    wakeup: Wakeup,
+    monotonic: Callable[[], float],
+) -> Services:
+    random = Random()  # noqa: S311 jitter, not secrets
+    wall = WallClock(bus, database.clock(), monotonic)
+    files = FileService(database, bus, settings)
+    breakers = Breakers(database, bus, registry, random, of_hosts=settings.host_breakers)
+    tallies = Tallies(database, bus, settings.priority_step_seconds)
+    webhooks = Webhooks(database, bus, settings)
+    limits = QueueLimits(database, bus, tallies)
+    queue = TaskQueue(database, bus, registry, breakers, limits, settings, random)
+    alerts = Alerts(database, bus, settings, limits, tallies, breakers, random)
+    audit = AuditLog(database, settings)
+    insights = Insights(database, settings)
+    tasks = TaskService(database, bus, limits, settings.priority_step_seconds, settings.max_waiting_per_tenant)
+    ring = KeyRing(database, bus)
+    chores = Chores(database, queue, breakers, bus, settings, wall)
+    everything = every_chore(settings, chores, files, breakers, limits, tallies, alerts, audit)
+    return Services(
+        settings=settings,
+        registry=registry,
+        database=database,
+        bus=bus,
+        wakeup=wakeup,
+        intake=Intake(registry, settings, database.clock()),
+        tasks=tasks,
+        files=files,
+        queue=queue,
+        chores=chores,
+        upkeep=Upkeep(everything, bus, wall, random),
+        dead_letters=DeadLetters(database, bus, settings.priority_step_seconds),
+        breakers=breakers,
+        webhooks=webhooks,
+        alerts=alerts,
+        audit=audit,
+        limits=limits,
+        tallies=tallies,
+        insights=insights,
+        keys=Keys(database, bus),
+        ring=ring,
+        sessions=Sessions(database, bus, ring, timedelta(seconds=settings.session_seconds)),
+        explainer=Explainer(database, registry, tasks, breakers, insights, tallies),
+        metrics=Metrics(database, limits, tallies, breakers, webhooks, settings),
+        diagnosis=Diagnosis(database, settings, insights, breakers),
+        workers=WorkerBook(database),
+        watcher=ChangeWatcher(database, bus, wakeup, settings.poll_seconds),
+        tracing=open_tracing(settings, database.clock()),
+    )
+
+
+async def _close(services: Services) -> None:
+    await services.watcher.close()
+    if services.tracing is not None:
+        await services.tracing.close()
+    await services.tasks.close()
+    with suppress(StoreUnavailable):
+        await services.tallies.write()
 
 
 async def _opened_wakeup(database: Database, bus: EventBus, settings: Settings) -> Wakeup:

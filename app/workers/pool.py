@@ -27,6 +27,7 @@ from app.workers.attempt_logs import AttemptLogs
 from app.workers.frames import file_from_wire
 from app.workers.oom import OomKills
 from app.workers.outcomes import NOT_RENEWED, SHUTDOWN, TIME_LIMIT, outcome_of_stop, reported
+from app.workers.pace import Pace
 from app.workers.process import Given, RunnerProcess
 from app.workers.surroundings import descendants, resident_bytes
 
@@ -94,19 +95,6 @@ class RunnerReport:
     task_ids: tuple[int, ...]
 
 
-@dataclass(slots=True)
-class Rate:
-    """How many a second, between two times of asking."""
-
-    count: int = 0
-    _asked: tuple[float, int] | None = None
-
-    def since_last(self, now: float) -> float:
-        """The rate since this was last asked, at `now` (monotonic seconds); 0 the first time."""
-        before, self._asked = self._asked, (now, self.count)
-        return (self.count - before[1]) / (now - before[0]) if before and now > before[0] else 0.0
-
-
 class RunnerPool:
     """Owns the runner processes. What ended is in `ended`, the newest progress in `progress`; `wake` tells the worker."""
 
@@ -133,8 +121,7 @@ class RunnerPool:
         self.logs = logs
         self._runners: list[RunnerProcess] = []
         self._waiting: list[Given] = []
-        self._means: dict[str, float] = {}
-        self._rate = Rate()
+        self._pace = Pace(self._kind)
         self.processes = options.processes
         self._background: set[asyncio.Task[None]] = set()
         self._pause_seconds = 0.0
@@ -162,6 +149,11 @@ class RunnerPool:
             self._end_if_done(runner)
 
     @property
+    def capacity(self) -> int:
+        """How many shared attempts its runners have room for."""
+        return self.processes * self._options.setup.concurrency
+
+    @property
     def starting(self) -> bool:
         """Whether some runner is on its way."""
         return len(self._serving) < self.processes or not all(runner.ready for runner in self._serving)
@@ -170,11 +162,10 @@ class RunnerPool:
         """What the runners are asked for, in runners: those of shared attempts count as many as could hold them all."""
         loads = [runner.load for runner in self._runners]
         shared = math.ceil(sum(load.shared for load in loads) / self._options.setup.concurrency)
-        seconds = self._means.values()
         return Demand(
             running=sum(load.plain > 0 for load in loads) + shared,
-            completed_per_second=self._rate.since_last(time.monotonic()),
-            mean_seconds=sum(seconds) / len(seconds) if seconds else None,
+            completed_per_second=self._pace.per_second(time.monotonic()),
+            mean_seconds=self._pace.mean_seconds(),
         )
 
     def runners_for(self, waiting: Sequence[Waiting]) -> int:
@@ -257,8 +248,8 @@ class RunnerPool:
             [self._load(runner) for runner in self._serving],
             ("shared", "plain"),
             concurrency=self._options.setup.concurrency,
-            plain_ahead=slots.ahead(self._quickest("plain")),
-            shared_ahead=slots.ahead(self._quickest("shared")),
+            plain_ahead=self._pace.most_ahead("plain"),
+            shared_ahead=self._pace.most_ahead("shared"),
         )
         return room.plain > 0 or room.shared > 0
 
@@ -334,6 +325,14 @@ class RunnerPool:
     # What runners say.
 
     def heard(self, runner: RunnerProcess, message: dict[str, Any]) -> None:
+        self._heard_of_itself(runner, message)
+        self._heard_of_attempts(runner, message)
+        if "done" in message or "returned" in message:
+            self._heard_of_ends(runner, message)
+            self._place_waiting()
+            self._wake()
+
+    def _heard_of_itself(self, runner: RunnerProcess, message: dict[str, Any]) -> None:
         if "ready" in message:
             runner.ready, self._pause_seconds, self._failed_starts = True, 0.0, 0
             self._bus.publish(RunnerStarted(self._worker_id, runner.pid))
@@ -341,6 +340,8 @@ class RunnerPool:
         if "broken" in message:
             self.broken = message["broken"]
             self._wake()
+
+    def _heard_of_attempts(self, runner: RunnerProcess, message: dict[str, Any]) -> None:
         now = time.monotonic()
         for id_, lease, ago in message.get("running", ()):
             if given := runner.given.get((id_, lease)):
@@ -349,24 +350,25 @@ class RunnerPool:
             if given := runner.given.get((id_, lease)):
                 given.progress = self.progress[id_, lease] = JsonText(text)
         for id_, lease, text, fields in message.get("log", ()):
-            given = runner.given.get((id_, lease))
-            where = (
-                {"type": given.task.task_type, "queue": given.task.queue, "attempt": given.task.attempt}
-                if given
-                else {}
-            )
-            self._log.info(text, task=id_, **where, worker=self._worker_id, **_own_names(fields))
-            if given:
-                self.logs.add(given, Source.LOG, text, fields)
+            self._log_line(id_, runner.given.get((id_, lease)), text, fields)
         for number, id_, lease, data in message.get("checkpoint", ()):
             self._in_background(self._checkpoint(runner, number, id_, lease, JsonText(data)))
         for number, id_, lease, file, temporary in message.get("file", ()):
             self._in_background(self._keep(runner, number, id_, lease, file_from_wire(file), temporary))
+
+    def _log_line(self, task_id: int, given: Given | None, text: str, fields: dict[str, Any]) -> None:
+        task = given.task if given else None
+        where = {"type": task.task_type, "queue": task.queue, "attempt": task.attempt} if task else {}
+        self._log.info(text, task=task_id, **where, worker=self._worker_id, **_own_names(fields))
+        if given:
+            self.logs.add(given, Source.LOG, text, fields)
+
+    def _heard_of_ends(self, runner: RunnerProcess, message: dict[str, Any]) -> None:
         out_of_memory = False
         for id_, lease, seconds, *words in message.get("done", ()):
             if given := runner.take((id_, lease)):
                 runner.finished += 1
-                self._learn(given.task.task_type, seconds)
+                self._pace.learn(given.task.task_type, seconds)
                 self._end(given, reported(given, words), seconds)
                 out_of_memory = out_of_memory or words[:2] == ["error", "MemoryError"]
         for id_, lease in message.get("returned", ()):
@@ -376,9 +378,6 @@ class RunnerPool:
             self._retire_if_worn(runner, message.get("memory", 0), out_of_memory)
         if "returned" in message:
             self._end_if_done(runner)
-        if "done" in message or "returned" in message:
-            self._place_waiting()
-            self._wake()
 
     def gone(self, runner: RunnerProcess, evidence: str) -> None:
         inside = list(runner.given.values())
@@ -462,17 +461,7 @@ class RunnerPool:
         return "shared" if self._registry[task_type].shares_runner else "plain"
 
     def _ahead(self, heads: Sequence[Head], kind: Kind) -> int:
-        means = [self._means.get(head.task_type) for head in heads if self._kind(head.task_type) == kind]
-        known = [mean for mean in means if mean is not None]
-        return slots.ahead(max(known)) if known and len(known) == len(means) else 0
-
-    def _quickest(self, kind: Kind) -> float | None:
-        return min((mean for task_type, mean in self._means.items() if self._kind(task_type) == kind), default=None)
-
-    def _learn(self, task_type: str, seconds: float) -> None:
-        self._rate.count += 1
-        mean = self._means.get(task_type)
-        self._means[task_type] = seconds if mean is None else 0.8 * mean + 0.2 * seconds
+        return self._pace.ahead([head.task_type for head in heads if self._kind(head.task_type) == kind])
 
     # Ends and beginnings.
 

@@ -10,14 +10,10 @@ from datetime import datetime
 from random import Random
 from typing import Any
 
-import orjson
-
 from app.core.attempt_log import LogLimits
-from app.core.autoscale import Follower, slots_wanted
 from app.core.errors import PluginError, StoreUnavailable
 from app.core.events import (
     MetricsServed,
-    RunnersResized,
     StoreTroubled,
     WorkerStarted,
     WorkerStopped,
@@ -37,9 +33,9 @@ from app.services.wiring import Services
 from app.workers.attempt_logs import AttemptLogs
 from app.workers.metrics import WorkerMetrics
 from app.workers.outcomes import CANCEL, LEASE_LOST, SHUTDOWN
-from app.workers.pool import MOST_SHOWN, PoolOptions, RunnerLimits, RunnerPool
-from app.workers.process import Given
-from app.workers.surroundings import resident_bytes
+from app.workers.pool import PoolOptions, RunnerLimits, RunnerPool
+from app.workers.presence import Presence
+from app.workers.scaling import Scaler
 
 TICK_SECONDS = 0.02
 """How often the clocks of running attempts are looked at; a time limit is kept this exactly."""
@@ -52,12 +48,6 @@ MOST_SETTLED = 500
 MOST_SETTLED_CHARACTERS = 4 * 2**20
 RENEW_AGAIN_SECONDS = 1.0
 """After a renewal that failed: soon, because the self-fence will not wait for the next regular one."""
-SCALE_SECONDS = 0.5
-SHRINK_SECONDS = 30.0
-BEGUN_SECONDS = 2.0
-"""How often a worker that scales by itself looks; how long fewer runners must do until some end; how soon what waits should
-have begun."""
-LOOK_SHARE = 20
 PATIENCE = RetryPolicy(base_seconds=0.5, ceiling_seconds=4.0)
 """The wait after each of several failures in a row to use the store: many workers must not come back together, and none
 be late when the trouble is over."""
@@ -90,7 +80,6 @@ class Worker:
         self._hurry = asyncio.Event()
         self._renewed_at: dict[Lease, float] = {}
         self._next_due_at: datetime | None = None
-        self._shown_running: list[Lease] = []
         self._failures = 0
         self._random = Random()  # noqa: S311 jitter, not secrets
         self.metrics_port: int | None = None
@@ -112,6 +101,7 @@ class Worker:
             self._options.processes * self._options.concurrency,
         )
         self._pool = self._make_pool(row)
+        self._presence = Presence(self._services.workers, self._pool, row, self._stopping.is_set)
         self._ear = self._services.wakeup.listen_for_work(self._options.queues)
         self._publish_start(row)
         try:
@@ -197,51 +187,20 @@ class Worker:
 
     def _helpers(self, row: WorkerRow) -> list[Coroutine[Any, Any, None]]:
         return [
-            self._services.chores.run(self._ear.rest),
+            self._services.upkeep.run(self._ear.rest),
             self._listen(),
             self._listen_for_cancels(),
             self._while_busy(TICK_SECONDS, self._tick),
             self._while_busy(PROGRESS_SECONDS, self._save_progress),
             self._keep_renewing(),
-            self._every(BEAT_SECONDS, lambda: self._beat(row)),
-            self._while_busy(IDLE_BEAT_SECONDS, lambda: self._beat_when_idle(row)),
-            *([] if self._options.most_processes is None else [self._scale(row.id, self._options.most_processes)]),
+            self._every(BEAT_SECONDS, self._presence.beat),
+            self._while_busy(IDLE_BEAT_SECONDS, self._presence.beat_when_idle),
+            *self._scaling(row),
         ]
 
-    # Scaling.
-
-    async def _scale(self, worker_id: str, most: int) -> None:
-        """Have as many runners as what waits and runs asks for."""
-        follower = Follower(self._options.processes, most, SHRINK_SECONDS)
-        pause = SCALE_SECONDS
-        while True:
-            await asyncio.sleep(pause)
-            began = time.monotonic()
-            if not await self._tried(lambda: self._scale_once(worker_id, follower)):
-                continue
-            # To count a long line takes time, and must stay a small part of all that is done.
-            pause = max(SCALE_SECONDS, LOOK_SHARE * (time.monotonic() - began))
-
-    async def _scale_once(self, worker_id: str, follower: Follower) -> None:
-        before = self._pool.processes
-        after = follower.next(time.monotonic(), before, await self._runners_wanted())
-        if after < before or (after > before and not self._pool.failing):
-            await self._pool.resize(after)
-            self._services.bus.publish(RunnersResized(worker_id, before, after))
-            self._look.set()
-
-    async def _runners_wanted(self) -> int:
-        demand = self._pool.demand()
-        if self._pool.starting:
-            return self._pool.processes  # what is on its way was wanted, and is no idle one
-        if demand.running < self._pool.processes:
-            return demand.running  # one is idle, so nothing waits that it could take
-        known = self._services.registry
-        waiting = [one for one in await self._services.insights.waiting(self._options.queues) if one.task_type in known]
-        now = self._services.database.clock()()
-        age = max(((now - one.oldest_ready_at).total_seconds() for one in waiting), default=0.0)
-        ready = self._pool.runners_for(waiting)
-        return slots_wanted(replace(demand, ready=ready, oldest_age_seconds=age), BEGUN_SECONDS)
+    def _scaling(self, row: WorkerRow) -> list[Coroutine[Any, Any, None]]:
+        most = self._options.most_processes
+        return [] if most is None else [Scaler(self._services, self._pool, row, most, resized=self._look.set).run()]
 
     # The loop.
 
@@ -409,7 +368,7 @@ class Worker:
         """Do `work` every so often while there is anything to look after; an idle worker is not woken for it."""
         failures = 0
         while True:
-            if not (self._pool.leases() or self._shown_running or self._pool.logs.waiting):
+            if not (self._pool.leases() or self._presence.shows_work or self._pool.logs.waiting):
                 self._busy.clear()
                 await self._busy.wait()
             await asyncio.sleep(seconds + (PATIENCE.delay_seconds(failures, self._random) if failures else 0.0))
@@ -425,8 +384,7 @@ class Worker:
         try:
             await work()
         except StoreUnavailable as error:
-            what = getattr(work, "__name__", "").strip("_")
-            self._services.bus.publish(StoreTroubled("beat" if what == "<lambda>" else what, str(error)))
+            self._services.bus.publish(StoreTroubled(getattr(work, "__name__", "").strip("_"), str(error)))
             return False
         return True
 
@@ -511,26 +469,6 @@ class Worker:
             "save a file", (task_id, lease), lambda: keep(task_id, lease, file, temporary=temporary)
         )
 
-    async def _beat_when_idle(self, row: WorkerRow) -> None:
-        """Say at once that nothing runs any more, instead of showing for a while what has ended."""
-        if self._shown_running and not self._pool.running():
-            await self._beat(row)
-
-    async def _beat(self, row: WorkerRow) -> None:
-        state = "stopping" if self._stopping.is_set() else "failing" if self._pool.failing else "running"
-        begun = [given for given in self._pool.running() if given.began is not None][:MOST_SHOWN]
-        self._shown_running = [given.key for given in begun]
-        running = [_shown(given) for given in begun]
-        reports = self._pool.reports()
-        own = resident_bytes()
-        row = replace(
-            row,
-            slots=self._pool.processes * self._options.concurrency,
-            memory_bytes=own + sum(one.memory_bytes for one in reports) if own else None,
-            runners=JsonText(orjson.dumps(reports).decode()),
-        )
-        await self._services.workers.beat(row, state, JsonText(orjson.dumps(running).decode()))
-
 
 async def _within(seconds: float, waiting: Coroutine[Any, Any, object]) -> None:
     """Wait for `waiting`, but not longer."""
@@ -539,13 +477,3 @@ async def _within(seconds: float, waiting: Coroutine[Any, Any, object]) -> None:
             await waiting
     except TimeoutError:
         return
-
-
-def _shown(given: Given) -> dict[str, object]:
-    seconds = 0.0 if given.began is None else time.monotonic() - given.began
-    return {
-        "task_id": given.task.id,
-        "task_type": given.task.task_type,
-        "attempt": given.task.attempt,
-        "seconds": round(seconds, 3),
-    }

@@ -270,7 +270,7 @@ async def use(client: httpx.AsyncClient, services: Services) -> bool:
         ("POST", "/dead-letters/requeue", {"all": True}),
     ]
     answers = [await asked(client, method, path, json=body) for method, path, body in requests]
-    calls = [*(chore.run for chore in services.chores.all), *[lambda: work(services)] * 3]
+    calls = [*(chore.run for chore in services.upkeep.chores.values()), *[lambda: work(services)] * 3]
     refusals = [await refused(call) for call in calls]
     return any(refusals) or any(answer.status_code == 503 for answer in answers)
 

@@ -178,7 +178,7 @@ class Story:
         chores = self.services.chores
         await self._claim(2)  # by a worker that dies
         self.clock.forward(31)
-        for chore in (chores.promote, chores.sweep, chores.expire, chores.prune, chores.collect_files):
+        for chore in (chores.promote, chores.sweep, chores.expire, chores.prune, self.services.files.collect):
             await self.persist(chore)
         async with await self.services.files.receive() as reception:
             await reception.write(b"data")

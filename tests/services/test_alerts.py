@@ -372,7 +372,7 @@ async def test_old_alerts_are_pruned_and_those_that_fire_stay(
     assert len(await services.alerts.history(AlertFilter(), 10)) == 1
     await fire(services, clock, submit)
     clock.forward(2 * 86400)
-    await services.chores.prune_alerts()
+    await services.alerts.prune()
     (left,) = await services.alerts.history(AlertFilter(), 10)
     assert left.alert.state is AlertState.FIRING
     async with services.database.read() as connection:
@@ -381,4 +381,4 @@ async def test_old_alerts_are_pruned_and_those_that_fire_stay(
 
 
 async def test_looking_and_telling_are_chores_of_every_process(services: Services) -> None:
-    assert {"look for alerts", "tell of alerts", "prune alerts"} <= {chore.name for chore in services.chores.all}
+    assert {"look for alerts", "tell of alerts", "prune alerts"} <= set(services.upkeep.chores)

@@ -178,20 +178,20 @@ async def test_nothing_is_deleted_for_its_age_in_the_hour_after_the_clock_was_se
         async with services.database.read() as connection:
             return await connection.scalar(text("SELECT count(*) FROM files"))
 
-    await services.chores.prune()
+    await services.upkeep.do("prune")
     clock.set(10 * 365 * 86400)
-    await services.chores.prune()
-    await services.chores.collect_files()
+    await services.upkeep.do("prune")
+    await services.upkeep.do("collect files")
     clock.forward(3599)
-    await services.chores.prune()
-    await services.chores.collect_files()
+    await services.upkeep.do("prune")
+    await services.upkeep.do("collect files")
     assert await kept_files() == 1
     assert (await services.tasks.get(task_id)).status is Status.COMPLETED
     clock.forward(1)
-    await services.chores.prune()
+    await services.upkeep.do("prune")
     with pytest.raises(NotFound):
         await services.tasks.get(task_id)
-    await services.chores.collect_files()
+    await services.upkeep.do("collect files")
     assert await kept_files() == 0
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from app.workers import worker as worker_module
+from app.workers import scaling
 from app.workers.main import command
 from tests.conftest import until
 from tests.workers.conftest import Running, Start
@@ -14,8 +14,8 @@ from tests.workers.conftest import Running, Start
 
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_module, "SCALE_SECONDS", 0.05)
-    monkeypatch.setattr(worker_module, "SHRINK_SECONDS", 0.5)
+    monkeypatch.setattr(scaling, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(scaling, "SHRINK_SECONDS", 0.5)
 
 
 async def waiting(running: Running, folder: Path, number: int, task_type: str = "wait_plain") -> list[int]:
