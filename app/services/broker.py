@@ -151,6 +151,9 @@ class BrokerWakeup:
                 # Said again, because answering is not yet taking: a server whose memory is full still answers.
                 self._unsaid = core.merged([*hints, *self._unsaid])
             return False
+        except asyncio.CancelledError:  # the end of this process came in between; `close` says it
+            self._unsaid = core.merged([*hints, *self._unsaid])
+            raise
         self.found(self)
         return True
 

@@ -361,6 +361,25 @@ async def test_a_worker_that_stops_leaves_the_group_and_its_hints_to_others(
         assert [reader["name"].decode() for reader in readers] == [two.streams._reader]
 
 
+async def test_what_is_being_said_when_a_process_ends_is_heard(process: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    ending, staying = await process(), await process()
+    say, begun = ending.streams.say, asyncio.Event()
+
+    async def stall_once(hints: list[Hint]) -> None:
+        if not begun.is_set():
+            begun.set()
+            await asyncio.Event().wait()
+        await say(hints)
+
+    monkeypatch.setattr(ending.streams, "say", stall_once)
+    ending.broker.call_workers({"q": 5})
+    await begun.wait()
+    await ending.broker.close()
+    ear = await staying.ear("q")
+    await until(lambda: ear._heard)
+    assert ear.heard()[0].tasks == 5
+
+
 async def test_many_calls_are_said_together(process: Open, redis_url: str, broker_prefix: str) -> None:
     caller = await process()
     for _ in range(10_000):
