@@ -1,7 +1,7 @@
 """What open streams of the overview cost a submission: POST /tasks with and without them, by turns.
 
-    python benchmarks/streams.py                 about two minutes
-    python benchmarks/streams.py --streams 200 --rounds 3
+    python benchmarks/streams.py            1,000 streams, six rounds: about three minutes
+    python benchmarks/streams.py --quick    whether it works
 
 Every submission changes what the streams show, so each of them is told once a second all the while. They are read by a process
 of its own, which has its share of the machine too. Without flushes (relaxed), which would hide the difference.
@@ -10,12 +10,12 @@ of its own, which has its share of the machine too. Without flushes (relaxed), w
 import argparse
 import asyncio
 import contextlib
-import json
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -23,8 +23,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import uvloop
 
 from benchmarks.house import ROOT, cpu_seconds, load, open_house
-from benchmarks.load import Load
+from benchmarks.measurements import Measurement, Table, save, show, spread, taken, versions_of
 
+NAME = "streams"
+FIGURES = {"p50, ms": ",.2f", "p99, ms": ",.2f", "answered/s": ",.0f", "processor each, ms": ",.3f"}
+CONNECTIONS = 8
 TASK = {"task_type": "bench.nothing", "payload": {"number": 1}}
 OPTION = "--listen"
 SETTLED_SECONDS = 5.0
@@ -84,47 +87,66 @@ def listening(url: str, streams: int) -> Iterator[list[int]]:
         reader.wait()
 
 
-def measure(streams: int, rounds: int, seconds: float, connections: int) -> None:
-    runs: dict[bool, list[Load]] = {False: [], True: []}
-    spent: dict[bool, list[float]] = {False: [], True: []}
-    told: list[int] = []
+def measure(streams: int, rounds: int, seconds: float, connections: int) -> dict[str, Any]:
+    """Without and with the streams by turns: figures of each round, and how many events a second each stream was sent."""
+    found: dict[str, list[dict[str, float]]] = {"without": [], "with": []}
+    told: list[float] = []
     with open_house(MAX_STREAMS=str(streams), MAX_CONNECTIONS_PER_ADDRESS="0", DURABILITY="relaxed") as house:
         api, url = house.api()
         load(f"{url}/tasks", "POST", TASK, connections, 1.0)
         for number in range(rounds):
-            for with_streams in (False, True) if number % 2 else (True, False):
-                with listening(url, streams) if with_streams else contextlib.nullcontext([]) as heard:
+            for way in found if number % 2 else reversed(found):
+                print(f"round {number + 1} of {rounds}, {way} ...", flush=True)
+                with listening(url, streams) if way == "with" else contextlib.nullcontext([]) as heard:
                     before = cpu_seconds([api.pid])
                     run = load(f"{url}/tasks", "POST", TASK, connections, seconds)
-                    spent[with_streams].append((cpu_seconds([api.pid]) - before) / run.requests)
-                runs[with_streams].append(run)
-                told += heard
-                print(json.dumps({"streams": streams * with_streams, "p50_ms": round(run.p50_ms, 2)}), flush=True)
-    for name, of in (
-        ("p50, ms", lambda run: run.p50_ms),
-        ("p99, ms", lambda run: run.p99_ms),
-        ("answered/s", lambda run: run.per_second),
-    ):
-        row(name, [of(run) for run in runs[False]], [of(run) for run in runs[True]])
-    row("processor each, ms", *([1000 * one for one in spent[key]] for key in (False, True)))
-    errors = sum(run.errors for both in runs.values() for run in both)
-    print(f"{statistics.median(told) / seconds / streams:.2f} events a second to each stream, {errors} errors")
+                    spent = 1000 * (cpu_seconds([api.pid]) - before) / run.requests
+                if run.errors:
+                    raise RuntimeError(f"{run.errors} submissions were not taken")
+                found[way].append(dict(zip(FIGURES, (run.p50_ms, run.p99_ms, run.per_second, spent), strict=True)))
+                told += [events / run.seconds / streams for events in heard]
+    return {"streams": streams, "told_per_second": told, **found}
 
 
-def row(name: str, without: list[float], with_them: list[float]) -> None:
-    one, other = statistics.median(without), statistics.median(with_them)
-    print(f"{name:20} without {one:9.2f}  with {other:9.2f}  ratio {other / one:.2f}")
+def tables(measurement: Measurement) -> list[Table]:
+    """Submissions without and with the streams; in brackets the least and the most."""
+    data = measurement.data
+    rows = []
+    for name, form in FIGURES.items():
+        without, with_them = ([one[name] for one in data[way]] for way in ("without", "with"))
+        ratio = statistics.median(with_them) / statistics.median(without)
+        rows.append([name, spread(without, form), spread(with_them, form), f"{ratio:.2f}"])
+    columns = ["POST /tasks", "without", f"with {data['streams']:,} streams", "ratio"]
+    return [Table(NAME, columns, rows)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fifty streams, one round")
+    parser.add_argument("--results", type=Path, help="folder to keep the figures in")
+    parser.add_argument("--streams", type=int, default=1000)
+    parser.add_argument(OPTION, metavar="URL", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.listen:
+        uvloop.run(listen(options.listen, options.streams))
+        return 0
+    streams, rounds, seconds = (50, 1, 1.0) if options.quick else (options.streams, 6, 5.0)
+    data = measure(streams, rounds, seconds, CONNECTIONS)
+    each = statistics.median(data["told_per_second"])
+    measurement = taken(
+        NAME,
+        data,
+        quick=options.quick,
+        versions=versions_of("fastapi", "uvicorn"),
+        settings=[
+            f"{rounds} rounds of {seconds:g} s in which with and without take turns, medians; {CONNECTIONS} clients, no flush "
+            f"(relaxed); each stream was sent {each:.1f} events a second"
+        ],
+    )
+    show(measurement, tables(measurement))
+    save(measurement, options.results)
+    return 0
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--streams", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--connections", type=int, default=8)
-    parser.add_argument(OPTION, metavar="URL", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.listen:
-        uvloop.run(listen(asked.listen, asked.streams))
-    else:
-        measure(asked.streams, asked.rounds, asked.seconds, asked.connections)
+    sys.exit(main())

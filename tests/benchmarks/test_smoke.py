@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import budgets, endpoints, growth, overhead, pages, peers, soak
+from benchmarks import budgets, endpoints, growth, overhead, pages, peers, soak, streams
 from benchmarks.measurements import Measurement, load
 
 ROOT = Path(__file__).parents[2]
@@ -82,6 +82,13 @@ def test_soak(tmp_path: Path) -> None:
     assert [row[0] for row in table.rows] == ["API", "worker", "runner"]
 
 
+def test_streams(tmp_path: Path) -> None:
+    measurement = run("streams", tmp_path)
+    (table,) = streams.tables(measurement)
+    assert [row[0] for row in table.rows] == list(streams.FIGURES)
+    assert measurement.data["told_per_second"][0] > 0
+
+
 def test_hot_calls_take_the_same_steps_whatever_the_table_holds(tmp_path: Path) -> None:
     """What the benchmark shows up to a million rows, at some thousands."""
     shapes: dict[str, growth.Shape] = {"empty": {}, **{kind: {kind: 5_000} for kind in growth.KINDS}}
@@ -109,6 +116,7 @@ def test_hot_calls_take_the_same_steps_whatever_the_table_holds(tmp_path: Path) 
         "report",
         "scaling",
         "soak",
+        "streams",
     ],
 )
 def test_a_script_tells_how_it_is_called(script: str) -> None:
