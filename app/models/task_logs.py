@@ -65,7 +65,7 @@ async def after(connection: AsyncConnection, task_id: int, position: Position = 
     """The chunks of the task that end behind `position`, oldest first."""
     lease, number = position
     columns = [task_logs.c[name] for name in _COLUMNS]
-    later = (task_logs.c.lease > lease) | ((task_logs.c.lease == lease) & (task_logs.c.number > number))
+    later = (task_logs.c.lease > lease) | (task_logs.c.number > number)
     statement = select(*columns).where(task_logs.c.task_id == task_id, task_logs.c.lease >= lease, later)
     rows = await connection.execute(statement.order_by(task_logs.c.lease, task_logs.c.number))
     return [Chunk(*row) for row in rows]

@@ -124,6 +124,16 @@ NOT_MISSED = {
     ("app/models/dead_letters.py:search", "_INDEXED"): INDEX,
     ("app/models/dead_letters.py:choose", "_INDEXED"): INDEX,
     ("app/models/dead_letters.py:groups", "tasks.c.fingerprint.is_not(None)"): "every task that failed has one",
+    ("app/models/concurrency.py:_arms", "_CONTENDING"): INDEX,
+    (
+        "app/models/concurrency.py:_moving",
+        "still",
+    ): "said of what is locked, and again of what is written: one is enough",
+    ("app/models/limits.py:_running", 'tasks.c.queue.in_(bindparam("names", expanding=True))'): SUPERSET,
+    ("app/models/files.py:_expired", "_EXPIRING"): INDEX,
+    ("app/models/files.py:remove_doomed", "_EXPIRING"): INDEX,
+    ("app/models/alerts.py:prune", "_PAST"): INDEX,
+    ("app/models/alerts.py:dead_letters_since", "finished"): INDEX,
 }
 """(file and function or constant, text) of what may be taken out unnoticed, and why that is right."""
 
