@@ -1,27 +1,38 @@
-"""What reads texts of strangers by itself takes whatever comes: it answers, or refuses with an error of ours, and soon."""
+"""What reads texts of strangers by itself takes whatever comes: it answers, or refuses with an error of ours, and soon.
+
+Here with random texts; `python -m tests.security.fuzz` has the same tests led by what they reach.
+"""
 
 import contextlib
 import os
+from datetime import datetime
+from ipaddress import ip_address
 from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 
 from app.api import cookie
 from app.api.dashboard import wants_page
 from app.api.origin import Origins
-from app.api.query import decoded_cursor, encoded_cursor
-from app.core.errors import AppError
+from app.api.query import Moment, decoded_cursor, encoded_cursor, words_of
+from app.core.errors import AppError, OutboundRefused
 from app.core.file import content_type_of, label_of, served_as
 from app.core.keys import token_parts
 from app.core.outbound import allowance, check_headers
 from app.core.secrets import Redactor
+from app.core.settings import Settings
+from app.services.destinations import Rules
 
 TEXTS = st.text(max_size=200) | st.text(
     alphabet=":/@.[]%#?;,=\"'\\ -*_0123456789abcxyz\x00\r\n\u0130\u2460", max_size=80
 )
 BYTES = st.binary(max_size=200) | TEXTS.map(lambda text: text.encode("utf-8", "replace"))
+URLS = st.builds("{}://{}{}".format, st.sampled_from(("http", "https", "ftp")), TEXTS, TEXTS) | TEXTS
+MOMENT = TypeAdapter[datetime](Moment)
+RULES = Rules(Settings())
 tried = settings(max_examples=20_000 if os.environ.get("CHAOS") == "long" else 300, deadline=None, database=None)
 
 
@@ -37,6 +48,32 @@ def scope(**headers: bytes) -> dict[str, Any]:
 def test_a_cursor_is_a_number_or_refused(text: str) -> None:
     with contextlib.suppress(AppError):
         assert 0 <= decoded_cursor(text) < 10**18
+
+
+@tried
+@given(TEXTS, TEXTS)
+def test_a_filter_is_understood_or_refused(words: str, moment: str) -> None:
+    with contextlib.suppress(AppError):
+        assert words_of("include", words, ("payload", "result")) <= {"payload", "result"}
+    with contextlib.suppress(ValidationError):
+        assert MOMENT.validate_python(moment).tzinfo is not None
+
+
+@tried
+@given(URLS)
+@example("http://[::ffff:127.0.0.1]/")
+@example("http://0x7f.1/")
+@example("http://example.com\\@127.0.0.1/")
+def test_a_url_leads_to_a_public_place_and_is_read_alike_twice(url: str) -> None:
+    try:
+        found = RULES.check(url)
+    except OutboundRefused:
+        return
+    assert found.url.isascii()
+    assert not {"\r", "\n", "\x00", " "} & set(found.url)
+    assert RULES.check(found.url) == found
+    with contextlib.suppress(ValueError):
+        assert ip_address(found.host).is_global
 
 
 @tried
