@@ -115,20 +115,23 @@ class Tallies:
             return False
         counted, self._unwritten = self._unwritten, {}
         try:
+            await self._learn({pair for _, pair in counted})
+            spans = self._spans(counted)
+            # Nothing but this one statement: it is large, and made ready for the first time before it takes the write lock.
             async with self._database.write(durable=False) as connection:
-                await self._learn(connection, {pair for _, pair in counted})
-                await rows.add(connection, self._spans(counted))
+                await rows.add(connection, spans)
         except BaseException:
             for (minute, pair), tally in counted.items():
                 self._of(minute, pair).merge(tally)
             raise
         return False
 
-    async def _learn(self, connection: Connection, pairs: set[Pair]) -> None:
+    async def _learn(self, pairs: set[Pair]) -> None:
         """Know which pairs there are; of new ones only so many are told apart."""
         if pairs <= self._known:
             return
-        self._known |= await rows.pairs(connection, MOST_PAIRS)
+        async with self._database.read() as connection:
+            self._known |= await rows.pairs(connection, MOST_PAIRS)
         self._known |= set(sorted(pairs - self._known)[: max(0, MOST_PAIRS - len(self._known))])
 
     def _spans(self, counted: dict[tuple[int, Pair], Tally]) -> dict[Span, Tally]:

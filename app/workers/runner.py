@@ -28,6 +28,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from app.core.errors import PluginError, SettingsError, StoreUnavailable
+from app.core.garbage import keep_what_is_loaded
 from app.core.secrets import Redactor, redactor_of
 from app.core.settings import load_settings
 from app.core.trace import trace_of
@@ -232,6 +233,7 @@ class Runner:
         try:
             self._redact = redactor_of(load_settings())
             self._registry = load_executors(self._setup.modules)
+            keep_what_is_loaded()
             self.wire.connection.sendall(encode({"ready": True}))
         except (PluginError, SettingsError) as error:
             self.wire.connection.sendall(encode({"broken": str(error)}))

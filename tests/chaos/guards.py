@@ -1,7 +1,7 @@
 """Take the guards out of the code one at a time, and see that a test fails each time.
 
     python -m tests.chaos.guards             every guard, a line each; exit status 1 if one can go unnoticed
-    python -m tests.chaos.guards lease       those whose place or text has "lease" in it
+    python -m tests.chaos.guards lease       those whose place (file:line) or text has "lease" in it
     python -m tests.chaos.guards --near 60   ask the nearest 60 tests of each only: a first look, in a fraction of the time
     python -m tests.chaos.guards --list      only show them
 
@@ -345,7 +345,9 @@ def _copy(folder: Path) -> Path:
 
 def main(wanted: list[str], *, only_list: bool, near: int | None) -> int:
     """Try the guards that have one of `wanted` in place or text; all if none is wanted. Returns the exit status."""
-    chosen = [one for one in guards() if not wanted or any(word in f"{one.file} {one.text}" for word in wanted)]
+    chosen = [
+        one for one in guards() if not wanted or any(word in f"{one.file}:{one.line} {one.text}" for word in wanted)
+    ]
     if only_list:
         print(*chosen, sep="\n")
         return 0

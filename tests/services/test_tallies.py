@@ -1,5 +1,6 @@
 """What happened is counted once, by minute, queue and task type, over all processes."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from app.core.lifecycle import Completed, Errored, Released, Snoozed
 from app.core.settings import Settings
 from app.core.tally import ALWAYS, HOUR, MINUTE, OTHERS, Tally
 from app.core.task import JsonText
+from app.models import tallies as rows
 from app.models.tallies import Step
 from app.services import tallies as module
 from app.services.submissions import Submission
@@ -55,6 +57,24 @@ async def test_everything_that_happens_is_counted_once(
     assert counts(step.tally) == (8, 2, 2, 1, 1)
     assert (step.tally.wait.count, step.tally.run.count) == (6, 6)
     assert await summed(services) == [step]
+
+
+async def test_nobody_waits_to_write_while_it_is_found_out_what_is_new(
+    services: Services, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was counted is added by one statement, which is large: held up others for 0.1 s when it came second."""
+    pairs = rows.pairs
+
+    async def meanwhile(*arguments: Any) -> set[core.Pair]:
+        found = await pairs(*arguments)
+        async with asyncio.timeout(3), services.database.write() as connection:
+            await connection.execute(text("SELECT 1"))
+        return found
+
+    monkeypatch.setattr(rows, "pairs", meanwhile)
+    await submit()
+    (step,) = await summed(services)
+    assert step.tally.submitted == 1
 
 
 async def test_waits_are_measured_from_when_a_task_was_ready_whatever_its_priority(
