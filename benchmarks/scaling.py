@@ -1,6 +1,6 @@
 """What more workers and more API processes bring on one PostgreSQL, with and without Redis as the broker.
 
-    python benchmarks/scaling.py            1, 2 and 4 of each, five rounds: about twenty minutes
+    python benchmarks/scaling.py            1, 2 and 4 of each, five rounds: about ten minutes
     python benchmarks/scaling.py --quick    whether it works
 
 Workers have one runner each, and drain a queue of no-op tasks that was filled before they might begin; the rate is from the
