@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextlib
 import io
 import itertools
 import tempfile
@@ -29,6 +30,27 @@ WITHOUT_FOLDER = """(folder) => {
     const told = [...document.querySelectorAll("pre")].filter((node) => node.textContent.includes(folder));
     for (const node of told) node.textContent = node.textContent.replaceAll(folder, "/srv/shop");
 }"""
+ELSEWHERE = """() => {
+    const texts = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
+    const local = /http:\\/\\/127\\.0\\.0\\.1:\\d+/g;
+    for (let node; (node = texts.nextNode()); ) node.data = node.data.replace(local, "https://shop.example");
+}"""
+
+
+@asynccontextmanager
+async def receiver() -> AsyncIterator[int]:
+    """Takes whatever it is sent; yields its port."""
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            length = head.partition(b"content-length:")[2].split(b"\r\n")[0]
+            await reader.readexactly(int(length or 0))
+            writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(take, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
 
 
 @asynccontextmanager
@@ -37,14 +59,19 @@ async def shop() -> AsyncIterator[httpx.AsyncClient]:
     with tempfile.TemporaryDirectory() as folder:
         house = House(Path(folder))
         house.settings["EXECUTOR_MODULES"] = "tests.dashboard_executors"
-        try:
+        house.settings["WEBHOOK_SECRETS"] = "a-secret-of-the-pictures"
+        house.settings |= {"ALERT_DEAD_LETTERS": "1000", "ALERT_DEAD_LETTERS_GROWTH": "1000"}
+        async with receiver() as port:
+            house.settings["OUTBOUND_ALLOW"] = f"127.0.0.1:{port}"
             _, api = await house.api()
             await house.worker("--name", "mill-1", "--queues", "mail,payments")
             await house.worker("--name", "mill-2", "--processes", "2")
             await prepare(api)
-            yield api
-        finally:
-            await house.close()
+            await subscribe(api, port)
+            try:
+                yield api
+            finally:
+                await house.close()
 
 
 async def submit(api: httpx.AsyncClient, task_type: str, payload: dict[str, Any], **fields: Any) -> int:
@@ -64,6 +91,19 @@ async def prepare(api: httpx.AsyncClient) -> None:
         await submit(api, "send_invoice", {"order": order}, queue="mail", delay_seconds=7200, tags=["monthly"])
     for shelf in (4, 9):
         await submit(api, "say", {"text": f"shelf {shelf} is empty", "how": "error"}, queue="stock")
+
+
+async def subscribe(api: httpx.AsyncClient, port: int) -> None:
+    """Two who want to hear of ends, one of whom has enough of it."""
+    for path, about, events, enabled in (
+        ("hooks/orders", "the shop's own books", ["completed", "failed"], True),
+        ("hooks/pager", "whoever is on call", ["failed"], False),
+    ):
+        body = {"url": f"http://127.0.0.1:{port}/{path}", "description": about, "events": events, "tags": ["shop"]}
+        answer = await api.post("/webhooks", json=body)
+        answer.raise_for_status()
+        if not enabled:
+            (await api.patch(f"/webhooks/{answer.json()['id']}", json={"enabled": False})).raise_for_status()
 
 
 async def trade(api: httpx.AsyncClient) -> None:
@@ -128,8 +168,9 @@ async def example_tasks(api: httpx.AsyncClient) -> dict[str, int]:
 
 
 async def picture(page: Page, name: str) -> None:
-    """Take it, with fewer colours if it were large; where this checkout lies is left out of tracebacks."""
+    """Take it, with fewer colours if it were large; where this checkout lies is left out, and that the receiver of webhooks is next door."""
     await page.evaluate(WITHOUT_FOLDER, str(ROOT))
+    await page.evaluate(ELSEWHERE)
     shot = Image.open(io.BytesIO(await page.screenshot())).convert("RGB")
     path = FOLDER / f"{name}.png"
     shot.save(path, optimize=True)
@@ -142,7 +183,7 @@ async def picture(page: Page, name: str) -> None:
     assert size < MOST_BYTES, name
 
 
-async def pages(browser: Browser, address: str, tasks: dict[str, int]) -> None:
+async def pages(browser: Browser, address: str, tasks: dict[str, int], webhook_id: str) -> None:
     places = {
         "tasks": "#/tasks",
         "task": f"#/tasks/{tasks['running']}",
@@ -151,6 +192,10 @@ async def pages(browser: Browser, address: str, tasks: dict[str, int]) -> None:
         "new-task": "#/new?type=send_invoice",
         "dead-letters": "#/dead-letters",
         "queues": "#/queues",
+        "alerts": "#/alerts",
+        "audit": "#/audit",
+        "webhooks": "#/webhooks",
+        "webhook": f"#/webhooks/{webhook_id}",
     }
     for scheme in SCHEMES:
         page = await browser.new_page(viewport=SIZE, color_scheme=scheme)
@@ -188,7 +233,8 @@ async def main() -> None:
         trading.cancel()
         await asyncio.gather(trading, return_exceptions=True)
         await last_orders(api)
-        await pages(browser, address, tasks)
+        webhooks = (await api.get("/webhooks")).json()["items"]
+        await pages(browser, address, tasks, webhooks[0]["id"])
         await browser.close()
 
 

@@ -734,7 +734,7 @@ class World:
                 self._end(task, "failed", "expired")
 
     async def prune(self, choose: Choose) -> None:
-        assert await self.services.chores.prune() is False
+        assert await self.services.upkeep.do("prune") is False
         self._look_at_the_clock()
         if self._set_at is not None and self.clock.monotonic() - self._set_at < STEADY:
             return

@@ -81,7 +81,7 @@ class Day:
         self._clock.forward(60 * 86400)
         self._tell(forgotten=self._ended)
         self._ended = []
-        await self._services.chores.prune()
+        await self._services.upkeep.do("prune")
 
     async def live(self, rounds: int) -> None:
         for number in range(rounds):

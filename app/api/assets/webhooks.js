@@ -49,8 +49,8 @@ function webhookTable(webhooks, view) {
   return table("Webhooks", [
     { name: "Receiver", class: "wide", cell: (webhook) => [link(address(`/webhooks/${webhook.id}`), h("b", { class: "free clip" }, webhook.url)), webhook.description ? h("small", { class: "free" }, webhook.description) : null] },
     { name: "State", cell: state },
-    { name: "Told of", cell: (webhook) => h("small", { class: "free" }, filterText(webhook)) },
-    { name: "Signed with", cell: (webhook) => (webhook.secrets.length ? h("small", { class: "free" }, webhook.secrets.join(", ")) : none()) },
+    { name: "Told of", class: "words", cell: (webhook) => h("small", { class: "free" }, filterText(webhook)) },
+    { name: "Signed with", class: "words", cell: (webhook) => (webhook.secrets.length ? h("small", { class: "free" }, webhook.secrets.join(", ")) : none()) },
     { name: "Tenant", cell: (webhook) => webhook.tenant ?? none() },
     { name: "Last trouble", class: "wide", cell: (webhook) => trouble(webhook) },
     { name: "Action", class: "number", cell: (webhook) => actions(webhook, view) },
