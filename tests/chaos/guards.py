@@ -130,6 +130,9 @@ NOT_MISSED = {
         "still",
     ): "said of what is locked, and again of what is written: one is enough",
     ("app/models/limits.py:_running", 'tasks.c.queue.in_(bindparam("names", expanding=True))'): SUPERSET,
+    ("app/models/files.py:let_go", "task_files.c.task_id.in_(task_ids)"): (
+        "more files are locked; which of them nobody else keeps is asked after that"
+    ),
     ("app/models/files.py:_expired", "_EXPIRING"): INDEX,
     ("app/models/files.py:remove_doomed", "_EXPIRING"): INDEX,
     ("app/models/alerts.py:prune", "_PAST"): INDEX,

@@ -4,7 +4,7 @@ from typing import Any
 from app.core.ahead import brought_back
 from app.core.clock import to_milliseconds
 from app.core.lifecycle import Change
-from app.core.task import JsonText, Status
+from app.core.task import Attempt, JsonText, Status
 from app.models import chores, queue, tasks
 from app.models.database import Connection, Database
 from tests.conftest import FrozenClock
@@ -125,3 +125,24 @@ async def test_a_place_is_brought_back_only_as_it_was_seen(
     async with database.write() as connection:
         assert await chores.move(connection, moved) == 1
     assert (await read(database, 1)).rank == to_milliseconds(clock())
+
+
+async def test_a_wait_is_brought_back_once_and_only_while_it_lies_ahead(
+    database: Database, insert: Insert, claim: Claim, clock: FrozenClock
+) -> None:
+    await insert({}, {})
+    due = clock() + timedelta(seconds=60)
+    for task in await claim(room=2):
+        change = Change(task.id, task.lease, Status.RETRYING, 1, to_milliseconds(due), clock(), scheduled_at=due)
+        ended = Attempt(task.id, task.lease, 1, "error", "w1", clock(), clock(), None, 60.0)
+        async with database.write() as connection:
+            assert set(await queue.apply(connection, [change])) == {task.id}
+            await queue.record_attempts(connection, [ended])
+    clock.forward(30)
+    async with database.write() as connection:
+        assert await chores.waits_ahead(connection, clock(), STEP, 10) == [], "they wait as they should"
+        clock.forward(31)
+        assert await chores.promote_due(connection, clock(), 1) == [("default", None)]
+        clock.set(-86400)
+        waits = await chores.waits_ahead(connection, clock(), STEP, 10)
+        assert [(wait.id, wait.status) for wait in waits] == [(1, Status.PENDING), (2, Status.RETRYING)]
