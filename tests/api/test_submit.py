@@ -195,6 +195,11 @@ async def test_a_moment_or_a_delay_may_be_given_not_both(client: httpx.AsyncClie
     assert "not both" in problem["detail"]
 
 
+async def test_a_limit_on_a_key_needs_the_key(client: httpx.AsyncClient) -> None:
+    problem = await refused(client, concurrency_limit=2)
+    assert "needs a concurrency_key" in problem["detail"]
+
+
 async def test_a_future_moment_makes_a_scheduled_task_and_a_past_one_a_pending_task(client: httpx.AsyncClient) -> None:
     assert (await submit(client, scheduled_at=at(hours=1)))["status"] == "scheduled"
     assert (await submit(client, scheduled_at=at(hours=-1)))["status"] == "pending"

@@ -218,6 +218,13 @@ def test_what_an_edit_changes(status: Status, values: dict[str, Any], expected: 
     assert lifecycle.edited(running(status=status), Edit(values), NOW, 60) == expected
 
 
+def test_an_edit_may_not_put_a_task_off_until_it_has_expired() -> None:
+    task = running(status=Status.PENDING, attempts=0, started_at=None, expires_at=NOW + timedelta(hours=1))
+    with pytest.raises(InvalidRequest, match="before expires_at"):
+        lifecycle.edited(task, Edit({"scheduled_at": NOW + timedelta(hours=1)}), NOW, 60)
+    assert lifecycle.edited(task, Edit({"scheduled_at": NOW + timedelta(minutes=59)}), NOW, 60)
+
+
 def test_an_edit_may_not_lower_the_budget_below_what_is_used() -> None:
     task = running(status=Status.RETRYING, attempts=2)
     assert lifecycle.edited(task, Edit({"max_attempts": 3}), NOW, 60) == {"max_attempts": 3}

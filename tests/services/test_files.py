@@ -111,6 +111,13 @@ async def test_a_file_is_kept_as_long_as_any_task_that_names_it(services: Servic
     assert not await is_there(services, file.id)
 
 
+async def test_a_file_whose_bytes_are_gone_is_not_found(services: Services) -> None:
+    file = await upload(services)
+    services.files._store.remove(file.id)
+    with pytest.raises(NotFound):
+        await services.files.open(file.id)
+
+
 async def test_pruning_a_task_takes_its_files_along(
     services: Services, claim: Claim, settle: Settle, clock: FrozenClock
 ) -> None:
