@@ -22,7 +22,7 @@ class Number(BaseModel):
     number: int = 0
 
 
-class Marked(BaseModel):
+class Marked(BaseModel, strict=True):
     """`folder` is where an executor leaves files, so that a test can see what it did."""
 
     folder: str

@@ -4,12 +4,23 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.routing import APIRoute
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.types import Receive, Scope, Send
 
 from app.api.access import CALLER, access_of, ensure_allowed
 
 LONGEST_ID = 18
 """Digits of a whole number that every column can hold; longer ones are for the long way to refuse or convert."""
+
+
+class _TaskId(StringConvertor):
+    """What stands for a task in a path, written `{task_id:task}`: anything but the name of a call of its own, of which it
+    would answer the methods that it does not have."""
+
+    regex = "(?!bulk$)[^/]+"
+
+
+register_url_convertor("task", _TaskId())
 
 
 class DirectRoute(APIRoute):

@@ -229,7 +229,7 @@ def _storable(moment: datetime | None) -> datetime | None:
         return moment.replace(tzinfo=UTC)
 
 
-@router.get("/tasks/{task_id}", response_class=Response, responses={200: {"model": TaskView}, 304: {}, **MISSING})
+@router.get("/tasks/{task_id:task}", response_class=Response, responses={200: {"model": TaskView}, 304: {}, **MISSING})
 @needs(Scope.READ)
 async def read_task(request: Request, task_id: int, wait: Wait = 0) -> Response:
     """The task as it is now, or as soon as it has ended within `wait` seconds."""
@@ -308,7 +308,7 @@ async def read_logs(
 
 
 @router.patch(
-    "/tasks/{task_id}",
+    "/tasks/{task_id:task}",
     response_class=Response,
     responses={200: {"model": TaskView}, **MISSING, **WRONG, **CONFLICT},
     openapi_extra=json_body("TaskPatch"),
@@ -337,7 +337,7 @@ def _edited_columns(patch: TaskPatch) -> dict[str, object]:
     return columns
 
 
-@router.delete("/tasks/{task_id}", status_code=204, response_class=Response, responses={**MISSING, **CONFLICT})
+@router.delete("/tasks/{task_id:task}", status_code=204, response_class=Response, responses={**MISSING, **CONFLICT})
 @needs(Scope.MANAGE)
 async def delete_task(request: Request, task_id: int) -> Response:
     """Delete a task that does not run, with its history. Tasks it is the parent of stay."""

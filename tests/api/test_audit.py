@@ -148,7 +148,7 @@ async def test_every_unsafe_route_of_operators_leaves_an_entry(locked: Any) -> N
         given = Settings(alert_slack_url=site.url, outbound_allow=(f"127.0.0.1:{site.port}",))  # type: ignore[arg-type]
         house: House = await locked(alert_slack_url=given.alert_slack_url, outbound_allow=given.outbound_allow)
         routes = {
-            (method, route.path)
+            (method, route.path_format)
             for route in house.client.app.routes  # type: ignore[attr-defined]
             if isinstance(route, DirectRoute) and route.access.scope in (Scope.MANAGE, Scope.ADMIN)
             for method in (route.methods or set()) - READS

@@ -34,6 +34,7 @@ async def test_an_unknown_path_is_404(client: httpx.AsyncClient, path: str) -> N
 
 ROUTES: dict[str, set[str]] = {
     "/tasks": {"GET", "POST"},
+    "/tasks/bulk": {"POST"},
     "/tasks/1": {"GET", "PATCH", "DELETE"},
     "/tasks/1/result": {"GET"},
     "/tasks/1/attempts": {"GET"},
