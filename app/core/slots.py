@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from app.core.values import value
+
 Kind = Literal["plain", "shared"]
 
 AHEAD_SECONDS = 0.2
 """Work held ahead of a runner: a few hundred milliseconds' worth, so that little waits behind something slow."""
-MOST_AHEAD = 64
+MOST_AHEAD = 256
 SLOWEST_AHEAD_SECONDS = 0.1
 """Nothing is held ahead when one attempt takes longer than this."""
 
@@ -45,7 +47,7 @@ class Room:
     shared: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Waiting:
     """An attempt that is claimed and in no runner yet. `alone`: nothing else may be in its runner."""
 

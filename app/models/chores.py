@@ -90,7 +90,11 @@ _due = (
 )
 _promote = (
     update(tasks)
-    .where(tasks.c.id.in_(select(_due.c.id)), plain(tasks.c.status).in_((Status.SCHEDULED, Status.RETRYING)))
+    .where(
+        tasks.c.id.in_(select(_due.c.id)),
+        # Literals: a list of values would have the statement's text made anew each time, and workers say it all the time.
+        plain(tasks.c.status).in_((literal_column("'scheduled'"), literal_column("'retrying'"))),
+    )
     .values(
         status=case((tasks.c.concurrency_key.is_(None), literal_column("'pending'")), else_=literal_column("'blocked'"))
     )

@@ -394,7 +394,7 @@ class Executor:
         url = orjson.loads(payload).get(self.url_field)
         return host_breaker(url) if isinstance(url, str) else None
 
-    @property
+    @cached_property
     def shares_runner(self) -> bool:
         """An `async def` executor shares a runner's loop with others; a plain one has a runner to itself."""
         return inspect.iscoroutinefunction(self.function)

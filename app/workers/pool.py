@@ -255,11 +255,10 @@ class RunnerPool:
 
     def place(self, claimed: Sequence[ClaimedTask], checkpoints: dict[int, list[JsonText]]) -> None:
         """Give claimed attempts to runners, lowest rank first; what finds no place waits here a moment."""
+        now = time.monotonic()
         for task in claimed:
             stored = checkpoints.get(task.id, [])
-            self._waiting.append(
-                Given(task, self._kind(task.task_type), stored, time.monotonic(), checkpointed=bool(stored))
-            )
+            self._waiting.append(Given(task, self._kind(task.task_type), stored, now, checkpointed=bool(stored)))
         self._place_waiting()
 
     def leases(self) -> list[Lease]:
@@ -269,6 +268,11 @@ class RunnerPool:
             *(given.key for given in self._waiting),
             *((one.task.id, one.task.lease) for one in self.ended),
         ]
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is any lease to keep alive."""
+        return bool(self._waiting or self.ended) or any(runner.given for runner in self._runners)
 
     def running(self) -> list[Given]:
         """What is in the runners now."""
@@ -380,8 +384,7 @@ class RunnerPool:
             self._end_if_done(runner)
 
     def gone(self, runner: RunnerProcess, evidence: str) -> None:
-        inside = list(runner.given.values())
-        runner.given.clear()
+        inside = runner.take_all()
         self._runners.remove(runner)
         expected = self._closing or runner.guilty is not None or (runner.retiring and not inside)
         if not (runner.ready or runner.retiring or self._closing):
@@ -466,7 +469,8 @@ class RunnerPool:
     # Ends and beginnings.
 
     def _end(self, given: Given, outcome: Outcome | None, seconds: float | None) -> None:
-        self.progress.pop(given.key, None)  # its last word goes with its end
+        if given.progress is not None:
+            self.progress.pop(given.key, None)  # its last word goes with its end
         if outcome is None:  # the lease is lost: nothing we say about it counts
             return
         now = self._clock()

@@ -135,6 +135,7 @@ class RunnerProcess(asyncio.Protocol):
         self._process: asyncio.subprocess.Process | None = None
         self._watching: asyncio.Task[None] | None = None
         self.given: dict[tuple[int, int], Given] = {}
+        self._plain = self._alone = 0
         self.ready = False
         self.draining = False
         self.retiring = False
@@ -168,15 +169,16 @@ class RunnerProcess(asyncio.Protocol):
 
     @property
     def load(self) -> Load:
-        plain = sum(given.kind == "plain" for given in self.given.values())
-        alone = any(given.task.runs_alone for given in self.given.values())
-        long_ago = time.monotonic() - AHEAD_SECONDS
+        """Asked for several times a batch, so it looks at no more than the first attempt: they begin in the order in which
+        they were given, so that one has been running for longest."""
         self.draining = self.draining and bool(self.given)
+        first = next(iter(self.given.values()), None)
+        began = None if first is None else first.began
         return Load(
-            plain,
-            len(self.given) - plain,
-            slow=any(given.began is not None and given.began < long_ago for given in self.given.values()),
-            reserved=alone or self.draining or self.retiring or not self.ready,
+            self._plain,
+            len(self.given) - self._plain,
+            slow=began is not None and began < time.monotonic() - AHEAD_SECONDS,
+            reserved=self._alone > 0 or self.draining or self.retiring or not self.ready,
             draining=self.draining,
         )
 
@@ -186,6 +188,8 @@ class RunnerProcess(asyncio.Protocol):
         for one in batch:
             one.given_at = now
             self.given[one.key] = one
+            self._plain += one.kind == "plain"
+            self._alone += one.task.runs_alone
         self._recalled = False
         self._head_begins(now)
         self._say({"run": [_run_entry(one) for one in batch]})
@@ -195,8 +199,13 @@ class RunnerProcess(asyncio.Protocol):
         given = self.given.pop(key, None)
         if given is not None:
             self._recent.append(given)
-        self._head_begins(time.monotonic())
+            self._plain -= given.kind == "plain"
+            self._alone -= given.task.runs_alone
         return given
+
+    def take_all(self) -> list[Given]:
+        """All that was given: its process is gone."""
+        return [given for key in list(self.given) if (given := self.take(key)) is not None]
 
     def stop(self, given: Iterable[Given], reason: str, kill_at: float) -> None:
         """Ask attempts to end; the first reason stays. Whoever watches the clock kills at `kill_at`."""
@@ -236,6 +245,7 @@ class RunnerProcess(asyncio.Protocol):
         try:
             for message in self._frames.feed(data):
                 self._owner.heard(self, message)
+                self._head_begins(time.monotonic())
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             # User code wrote into our socket; nothing it says can be trusted any more. What was heard before holds.
             self._broken(f"its runner's socket brought something that is no message of ours ({type(error).__name__})")

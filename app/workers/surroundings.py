@@ -38,9 +38,10 @@ class Surroundings:
 
 
 def _folder() -> str | None:
-    with contextlib.suppress(OSError):  # the folder user code went to does not exist any more
+    try:
         return os.getcwd()
-    return None
+    except OSError:  # the folder user code went to does not exist any more
+        return None
 
 
 def resident_bytes(pid: int | str = "self") -> int:

@@ -368,7 +368,7 @@ class Worker:
         """Do `work` every so often while there is anything to look after; an idle worker is not woken for it."""
         failures = 0
         while True:
-            if not (self._pool.leases() or self._presence.shows_work or self._pool.logs.waiting):
+            if not (self._pool.busy or self._presence.shows_work or self._pool.logs.waiting):
                 self._busy.clear()
                 await self._busy.wait()
             await asyncio.sleep(seconds + (PATIENCE.delay_seconds(failures, self._random) if failures else 0.0))
@@ -424,8 +424,8 @@ class Worker:
     async def _tick(self) -> None:
         self._pool.tick()
         limit = time.monotonic() - SELF_FENCE * self._settings.lease_seconds
-        late = {key for key in self._pool.leases() if self._renewed_at.get(key, limit) < limit}
-        if late:
+        if min(self._renewed_at.values(), default=limit) < limit:
+            late = {key for key in self._pool.leases() if self._renewed_at.get(key, limit) < limit}
             self._pool.abandon(late)
         if self._pool.ended:
             self._look.set()

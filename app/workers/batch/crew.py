@@ -161,8 +161,7 @@ class Crew:
         self.news.set()
 
     def gone(self, runner: RunnerProcess, evidence: str) -> None:
-        inside = list(runner.given.values())
-        runner.given.clear()
+        inside = runner.take_all()
         self._runners.remove(runner)
         for given in inside:
             self._bury(self._tries.pop(given.task.lease), given, runner, evidence)
