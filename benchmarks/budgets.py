@@ -246,7 +246,7 @@ async def raw_claim_and_complete(url: str, count: int) -> float:
     for _ in range(count // 100 + 1):
         async with database.write() as connection:
             if claimed:
-                done = [Completion(task.id, task.lease, JsonText('{"number":1}'), now, now) for task in claimed]
+                done = [Completion(task.id, task.lease, JsonText('{"number":1}'), now) for task in claimed]
                 await rows.complete(connection, done)
             until = now + timedelta(seconds=30)
             claimed = await rows.claim(connection, [("default", "bench.nothing")], 100, "raw", now, until)

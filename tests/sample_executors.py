@@ -18,7 +18,7 @@ from app.core.retry import RetryPolicy
 from app.services.executors import Cancel, Context, Fail, FileId, Retry, Snooze, executor
 
 
-class Number(BaseModel):
+class Number(BaseModel, strict=True):
     number: int = 0
 
 
@@ -29,7 +29,7 @@ class Marked(BaseModel, strict=True):
     seconds: float = 0
 
 
-class Anything(BaseModel):
+class Anything(BaseModel, strict=True):
     what: str
 
 
@@ -249,7 +249,7 @@ def tell_trace(payload: Number, context: Context) -> dict[str, str] | None:
     return context.trace.headers if context.trace else None
 
 
-class Copying(BaseModel):
+class Copying(BaseModel, strict=True):
     """`file_id` is what to copy; `then` what to do afterwards."""
 
     file_id: FileId | None = None

@@ -83,14 +83,14 @@ class Head:
 
 @value
 class Completion:
-    """One attempt that returned. `started_at` and `finished_at` are of its code: it may have begun later than it was
+    """One attempt that returned. `started_at` and `run_seconds` are of its code: it may have begun later than it was
     claimed, and ended earlier than it is written. `progress` is its last word, None to leave what is stored."""
 
     id: int
     lease: int
     result: JsonText
     started_at: datetime
-    finished_at: datetime
+    run_seconds: float = 0.0
     progress: JsonText | None = None
 
 
@@ -298,13 +298,10 @@ _complete = (
 
 async def complete(connection: AsyncConnection, completions: Sequence[Completion]) -> dict[Lease, bool]:
     """Finish these attempts. Returns the leases that were still ours, and of each whether somebody may have to be told."""
-    given = [
-        (
-            *(one.id, one.lease, one.result),
-            *(to_milliseconds(one.started_at), to_milliseconds(one.finished_at), one.progress),
-        )
-        for one in completions
-    ]
+    given = []
+    for one in completions:
+        at = to_milliseconds(one.started_at)
+        given.append((one.id, one.lease, one.result, at, at + round(1000 * one.run_seconds), one.progress))
     rows = orjson.dumps(sorted(given, key=itemgetter(_ID, _LEASE))).decode()
     written = (await connection.execute(_complete, {"rows": rows})).all()
     return {(id_, lease): bool(told) for id_, lease, told in written}

@@ -48,9 +48,9 @@ class HintSubscriber:
         self._work_and_change({task.queue: 1}, [task.id])
 
     def _settled(self, event: events.TasksSettled) -> None:
-        back = Counter(one.queue for one in event.settlements if one.change.status is Status.PENDING)
+        back = [one.queue for one in event.settlements if one.change.status is Status.PENDING]
         if back:
-            self._work(back)
+            self._work(Counter(back))
         self._change([one.change.id for one in event.settlements])
 
     def _cancel(self, event: events.TaskCancelRequested) -> None:

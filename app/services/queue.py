@@ -1,9 +1,11 @@
 """What workers may do with tasks: claim, renew, settle, report. A batch in each call, one transaction in each."""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from operator import attrgetter
 from random import Random
 
@@ -162,15 +164,27 @@ class TaskQueue:
             self._doubtful += exchange.claimed
             raise
         del self._doubtful[: len(doubtful)]
-        self._tell(worker_id, ended, doubtful, look.changes)
+        # Soon: whoever exchanges next hands that to the database first, and this is done while the statements run.
+        tell = partial(self._tell, worker_id, ended, doubtful, look, exchange.claimed)
+        asyncio.get_running_loop().call_soon(tell)
+        return exchange
+
+    def _tell(
+        self,
+        worker_id: str,
+        ended: Sequence[Ended],
+        doubtful: Sequence[Ended],
+        look: "_Look",
+        claimed: tuple[ClaimedTask, ...],
+    ) -> None:
+        self._tell_of_ends(worker_id, ended, doubtful, look.changes)
         for told in look.events:
             self._bus.publish(told)
-        if exchange.claimed:
-            self._bus.publish(TasksClaimed(worker_id, exchange.claimed))
+        if claimed:
+            self._bus.publish(TasksClaimed(worker_id, claimed))
         for event in look.board.events:
             self._bus.publish(event)
-        self._tell_of_places(look, exchange.claimed, {one.task.queue for one in ended})
-        return exchange
+        self._tell_of_places(look, claimed, {one.task.queue for one in ended})
 
     def _tell_of_places(self, look: "_Look", claimed: Sequence[ClaimedTask], queues: set[str]) -> None:
         """Others may have room for what became ready here and was not claimed."""
@@ -240,7 +254,9 @@ class TaskQueue:
         self, connection: Connection, worker_id: str, ended: Sequence[Ended], now: datetime
     ) -> tuple[list[Change], list[object]]:
         completed = [one for one in ended if isinstance(one.outcome, Completed)]
-        others = {(one.task.id, one.task.lease): one for one in ended if not isinstance(one.outcome, Completed)}
+        others = {}
+        if len(completed) < len(ended):
+            others = {(one.task.id, one.task.lease): one for one in ended if not isinstance(one.outcome, Completed)}
         changes: list[Change] = []
         awaited: list[int] = []
         if completed:
@@ -256,9 +272,10 @@ class TaskQueue:
                 progress = {task.id: others[task.id, task.lease].progress for task in tasks}
                 awaited += await self._write(connection, decided, words, progress)
                 changes += [change for _, change in decided]
-        over = {change.id for change in changes if change.status in TERMINAL}
-        left = [one.task.id for one in ended if one.task.id in over and one.left_something]
-        await self._clear_after(connection, left, now)
+        leavers = [one.task.id for one in ended if one.left_something]
+        if leavers:
+            over = {change.id for change in changes if change.status in TERMINAL}
+            await self._clear_after(connection, [id_ for id_ in leavers if id_ in over], now)
         notices = await self.announce(connection, awaited, now)
         events: list[object] = [] if notices is None else [notices]
         if webhook.TASK_TYPE in map(_task_type, ended):
@@ -394,7 +411,7 @@ class TaskQueue:
             moments.append(self._clock() + timedelta(seconds=self._random.uniform(0.5, 1.5) * LOOK_AGAIN_SECONDS))
         return min((moment for moment in moments if moment is not None), default=None)
 
-    def _tell(
+    def _tell_of_ends(
         self, worker_id: str, ended: Sequence[Ended], doubtful: Sequence[Ended], changes: Sequence[Change]
     ) -> None:
         by_lease = {(one.task.id, one.task.lease): one for one in (*ended, *doubtful)}
@@ -420,21 +437,14 @@ def _retry_policy(stored: JsonText) -> RetryPolicy:
 
 def _completion(one: Ended) -> Completion:
     assert isinstance(one.outcome, Completed)
-    finished_at = one.started_at + timedelta(seconds=one.run_seconds or 0.0)
-    return Completion(one.task.id, one.task.lease, one.outcome.result, one.started_at, finished_at, one.progress)
+    seconds = one.run_seconds or 0.0
+    return Completion(one.task.id, one.task.lease, one.outcome.result, one.started_at, seconds, one.progress)
 
 
 def _completed(one: Ended, now: datetime) -> Change:
     """What the fast path wrote, for the listeners."""
-    return Change(
-        id=one.task.id,
-        lease=one.task.lease,
-        status=Status.COMPLETED,
-        attempts=one.task.attempt,
-        rank=one.task.rank,
-        at=now,
-        finished_at=now,
-    )
+    task = one.task
+    return Change(task.id, task.lease, Status.COMPLETED, task.attempt, task.rank, now, finished_at=now)
 
 
 def _settlement(one: Ended, change: Change) -> Settlement:

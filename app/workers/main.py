@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from app.core.errors import AppError, SettingsError, StoreError
-from app.core.garbage import keep_what_is_loaded
+from app.core.garbage import collect_seldom, keep_what_is_loaded
 from app.core.logs import configure_logging
 from app.core.secrets import redactor_of
 from app.core.settings import Settings, load_settings
@@ -79,6 +79,7 @@ async def _serve(settings: Settings, options: WorkerOptions) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, worker.stop)
         keep_what_is_loaded()
+        collect_seldom()
         await worker.run()
 
 

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from app.core import slots
@@ -296,7 +296,7 @@ class RunnerPool:
         for given in [given for given in self._waiting if given.key in leases]:
             self._waiting.remove(given)
             given.stop_reason = reason
-            self._end(given, outcome_of_stop(given), None)
+            self._end(given, outcome_of_stop(given), self._clock())
 
     def abandon(self, leases: set[Lease]) -> None:
         """Kill the runners of these attempts now: others may have the tasks any moment. They end as released, which the
@@ -369,15 +369,16 @@ class RunnerPool:
 
     def _heard_of_ends(self, runner: RunnerProcess, message: dict[str, Any]) -> None:
         out_of_memory = False
+        now = self._clock()
         for id_, lease, seconds, *words in message.get("done", ()):
             if given := runner.take((id_, lease)):
                 runner.finished += 1
                 self._pace.learn(given.task.task_type, seconds)
-                self._end(given, reported(given, words), seconds)
+                self._end(given, reported(given, words), now, seconds)
                 out_of_memory = out_of_memory or words[:2] == ["error", "MemoryError"]
         for id_, lease in message.get("returned", ()):
             if given := runner.take((id_, lease)):
-                self._end(given, Released("it had not begun"), None)
+                self._end(given, Released("it had not begun"), now)
         if "done" in message:
             self._retire_if_worn(runner, message.get("memory", 0), out_of_memory)
         if "returned" in message:
@@ -394,7 +395,8 @@ class RunnerPool:
         if not expected:
             self._bus.publish(RunnerDied(self._worker_id, runner.pid, evidence, len(inside)))
         for given in inside:
-            self._end(given, self._outcome_of_death(runner, given, evidence, alone=len(inside) == 1), None)
+            outcome = self._outcome_of_death(runner, given, evidence, alone=len(inside) == 1)
+            self._end(given, outcome, self._clock())
         if not self._closing and not runner.retiring:  # else its successor is there, or on its way
             self._in_background(self._replace(runner))
         self._wake()
@@ -445,7 +447,7 @@ class RunnerPool:
     def _release_waiting(self, which: Callable[[Given], bool] = lambda _: True) -> None:
         for given in [given for given in self._waiting if which(given)]:
             self._waiting.remove(given)
-            self._end(given, Released("no runner was free"), None)
+            self._end(given, Released("no runner was free"), self._clock())
 
     # Clocks.
 
@@ -468,13 +470,12 @@ class RunnerPool:
 
     # Ends and beginnings.
 
-    def _end(self, given: Given, outcome: Outcome | None, seconds: float | None) -> None:
+    def _end(self, given: Given, outcome: Outcome | None, now: datetime, seconds: float | None = None) -> None:
         if given.progress is not None:
             self.progress.pop(given.key, None)  # its last word goes with its end
         if outcome is None:  # the lease is lost: nothing we say about it counts
             return
-        now = self._clock()
-        started_at = now - timedelta(seconds=seconds or 0.0)
+        started_at = now - timedelta(seconds=seconds) if seconds else now
         self.ended.append(
             Ended(given.task, outcome, started_at, seconds, given.progress, given.checkpointed, given.saved_files)
         )

@@ -25,7 +25,7 @@ from app.workers.surroundings import resident_bytes
 LOG_LINES_A_SECOND = 100
 MOST_LOG_FIELDS = 20
 LONGEST_LOG_FIELD = 500
-BATCH_SECONDS = 0.002
+BATCH_SECONDS = 0.004
 """Finished attempts are held back this long when more short ones follow, so that one frame carries many."""
 
 

@@ -249,7 +249,8 @@ class Worker:
         tracing = self._services.tracing
         claimed = exchange.claimed if tracing is None else [tracing.begun(task) for task in exchange.claimed]
         self._pool.place(claimed, exchange.checkpoints)
-        self._ear.still_to_say(heard, Counter(task.queue for task in exchange.claimed), exchange.left)
+        if heard:
+            self._ear.still_to_say(heard, Counter(task.queue for task in exchange.claimed), exchange.left)
         if exchange.claimed:
             self._busy.set()
         return bool(self._pool.ended) or (bool(exchange.claimed) and self._pool.has_room)

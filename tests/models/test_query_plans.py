@@ -256,7 +256,7 @@ async def test_writing_to_running_tasks(connection: Connection, clock: FrozenClo
         await queue.held(connection, [(task.id, task.lease)])
         await queue.save_progress(connection, [(task.id, task.lease, JsonText("{}"))])
         await queue.add_checkpoint(connection, task.id, task.lease, JsonText("1"))
-        await queue.complete(connection, [Completion(task.id, task.lease, JsonText("1"), clock(), clock())])
+        await queue.complete(connection, [Completion(task.id, task.lease, JsonText("1"), clock())])
         await queue.apply(connection, [change])
         await queue.put_off(connection, [(task, clock())])
     assert plans.scans == []

@@ -22,7 +22,7 @@ async def read(database: Database, task_id: int) -> Task:
 async def complete(database: Database, task: ClaimedTask, result: str = "1") -> set[queue.Lease]:
     now = database.clock()()
     async with database.write() as connection:
-        return set(await queue.complete(connection, [Completion(task.id, task.lease, JsonText(result), now, now)]))
+        return set(await queue.complete(connection, [Completion(task.id, task.lease, JsonText(result), now)]))
 
 
 def change(task: ClaimedTask, now: Any, **changes: Any) -> Change:
@@ -157,7 +157,7 @@ async def test_a_batch_settles_what_is_ours_and_leaves_the_rest(
     await insert({}, {}, {})
     claimed = await claim()
     now = database.clock()()
-    rows = [Completion(task.id, task.lease + (task.id == 2), JsonText(f"{task.id}"), now, now) for task in claimed]
+    rows = [Completion(task.id, task.lease + (task.id == 2), JsonText(f"{task.id}"), now) for task in claimed]
     async with database.write() as connection:
         assert set(await queue.complete(connection, rows)) == {(1, 1), (3, 1)}
     assert [(await read(database, id_)).result for id_ in (1, 2, 3)] == ["1", None, "3"]
@@ -286,7 +286,7 @@ async def test_a_batch_of_a_thousand_rows_is_one_statement(database: Database, i
     for engine in engines_of(database):
         event.listen(engine.sync_engine, "before_cursor_execute", executed)
     async with database.write() as connection:
-        rows = [Completion(task.id, task.lease, JsonText("{}"), now, now) for task in claimed]
+        rows = [Completion(task.id, task.lease, JsonText("{}"), now) for task in claimed]
         assert len(await queue.complete(connection, rows)) == 1000
         assert await connection.scalar(text("SELECT count(*) FROM tasks WHERE status = 'completed'")) == 1000
     assert len([statement for statement in seen if statement.startswith("UPDATE")]) == 1

@@ -55,7 +55,7 @@ async def test_an_end_is_awaited_where_it_asked_or_a_subscription_is_on(
 
     async def awaited(connection: Connection, number: int) -> bool:
         task = claimed[number]
-        ended = Completion(task.id, task.lease, JsonText("1"), clock(), clock())
+        ended = Completion(task.id, task.lease, JsonText("1"), clock())
         return (await queue.complete(connection, [ended]))[task.id, task.lease]
 
     async with database.write() as connection:

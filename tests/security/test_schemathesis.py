@@ -8,6 +8,7 @@ import asyncio
 import os
 import re
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -44,6 +45,7 @@ async def test_no_check_of_any_phase_fails(house: House, tmp_path: Path, phases:
     for number in range(5):
         answer = await client.post("/tasks", json={"task_type": "echo", "payload": {"number": number}})
         assert answer.status_code == 201
+    began = time.monotonic()
     run = await asyncio.create_subprocess_exec(
         *(PROGRAM, "--config-file", CONFIG, "run", f"{str(client.base_url).rstrip('/')}/openapi.json", "--no-color"),
         *("-H", f"Authorization: Bearer {token.strip()}", "--checks", "all", "--seed", "1"),
@@ -61,5 +63,6 @@ async def test_no_check_of_any_phase_fails(house: House, tmp_path: Path, phases:
     assert cases is not None, said
     assert cases[1] == cases[2], said
     assert int(cases[1]) >= (1_000 if LONG else 1), said
+    print(f"\n{phases}: {int(cases[1]):,} cases in {time.monotonic() - began:.0f} s")
     assert program.process.returncode is None
     assert (await client.get("/health")).json()["status"] == "healthy"

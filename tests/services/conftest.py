@@ -1,5 +1,6 @@
 """Work to do, without processes: claim and settle as a worker would."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from app.services.submissions import Submission
 from app.services.wiring import Services
 from tests.conftest import FrozenClock, both_stores
 
-__all__ = ["both_stores", "lose_leases"]
+__all__ = ["both_stores", "lose_leases", "others_told"]
 
 
 async def lose_leases(services: Services, clock: FrozenClock) -> None:
@@ -25,6 +26,11 @@ async def lose_leases(services: Services, clock: FrozenClock) -> None:
 Submit = Callable[..., Awaitable[int]]
 Claim = Callable[..., Awaitable[list[ClaimedTask]]]
 Settle = Callable[..., Awaitable[None]]
+
+
+async def others_told() -> None:
+    """Wait for what an exchange leaves to the loop: it tells listeners while the next one is in the database."""
+    await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -42,6 +48,7 @@ def claim(services: Services) -> Claim:
         exchange = await services.queue.exchange(
             worker, [], lambda heads: [Wish(tuple((head.queue, head.task_type) for head in heads), room)], queues
         )
+        await others_told()
         return list(exchange.claimed)
 
     return claim_tasks
@@ -51,5 +58,6 @@ def claim(services: Services) -> Claim:
 def settle(services: Services) -> Settle:
     async def settle_task(task: ClaimedTask, outcome: Outcome, worker: str = "w1", **more: Any) -> None:
         await services.queue.exchange(worker, [Ended(task, outcome, services.database.clock()(), 0.01, **more)])
+        await others_told()
 
     return settle_task

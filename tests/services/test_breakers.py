@@ -26,7 +26,7 @@ from app.services.submissions import Submission
 from app.services.wakeup import QUEUES
 from app.services.wiring import Services, open_services
 from tests.conftest import FrozenClock, engines_of, straight
-from tests.services.conftest import lose_leases
+from tests.services.conftest import lose_leases, others_told
 
 DONE = Completed(JsonText("1"))
 
@@ -59,12 +59,14 @@ async def claim(services: Services, room: int = 10, worker: str = "w1") -> list[
     exchange = await services.queue.exchange(
         worker, [], lambda heads: [Wish(tuple((head.queue, head.task_type) for head in heads), room)]
     )
+    await others_told()
     return list(exchange.claimed)
 
 
 async def settle(services: Services, tasks: list[ClaimedTask], outcome: Outcome) -> None:
     now = services.database.clock()()
     await services.queue.exchange("w1", [Ended(task, outcome, now, 0.01) for task in tasks])
+    await others_told()
 
 
 async def report(services: Services, name: str = "end") -> BreakerReport:

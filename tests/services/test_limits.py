@@ -17,7 +17,7 @@ from app.services.queue import Ended, Wish
 from app.services.submissions import Submission
 from app.services.wiring import Services, open_services
 from tests.conftest import FrozenClock, engines_of
-from tests.services.conftest import Claim, Settle, Submit
+from tests.services.conftest import Claim, Settle, Submit, others_told
 
 DONE = Completed(JsonText("1"))
 
@@ -37,6 +37,7 @@ async def claim_from(services: Services, room: int = 10, worker: str = "w1") -> 
     exchange = await services.queue.exchange(
         worker, [], lambda heads: [Wish(tuple((head.queue, head.task_type) for head in heads), room)]
     )
+    await others_told()
     return list(exchange.claimed)
 
 
@@ -159,6 +160,7 @@ async def test_others_are_told_of_places_that_were_freed_and_not_taken(
     (task,) = await claim()
     assert heard == []
     await services.queue.exchange("w1", [Ended(task, DONE, clock(), 0.01)], lambda heads: [])
+    await others_told()
     assert len(heard) == 1
 
 

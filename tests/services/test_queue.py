@@ -19,7 +19,7 @@ from app.models.sqlite_store import SqliteStore
 from app.services.queue import Ended, Wish
 from app.services.wiring import Services
 from tests.conftest import FrozenClock, until
-from tests.services.conftest import Claim, Settle, Submit, lose_leases
+from tests.services.conftest import Claim, Settle, Submit, lose_leases, others_told
 from tests.stores import Stores
 
 DONE = Completed(JsonText("1"))
@@ -85,6 +85,7 @@ async def test_what_a_worker_lost_and_what_it_holds_of_one_task_are_told_apart_i
     services.bus.subscribe(LeasesRefused, refused.append)
     now = clock()
     await services.queue.exchange("w1", [Ended(current, outcome, now), Ended(stale, stale_outcome, now)])
+    await others_told()
     assert [one.change.lease for event in heard for one in event.settlements] == [current.lease]
     assert [event.ids for event in refused] == [(task_id,)]
     assert [one.outcome for one in await services.tasks.attempts(task_id)] == ["lost", outcome.word]

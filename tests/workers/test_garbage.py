@@ -1,4 +1,4 @@
-"""What a program has loaded is not walked through again: the programs themselves are asked."""
+"""What a program has loaded is not walked through again, and it looks for garbage seldom: the programs themselves are asked."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from app.core.garbage import YOUNG
 from tests.workers.conftest import Start
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +37,7 @@ from app.workers.worker import Worker
 
 
 async def run(worker):
-    print(gc.get_freeze_count())
+    print(gc.get_freeze_count(), gc.get_threshold()[0])
 
 
 Worker.run = run
@@ -46,18 +47,22 @@ run_worker.main()
 """
 
 
-def printed(tmp_path: Path, code: str) -> int:
+def printed(tmp_path: Path, code: str) -> list[int]:
     environment = os.environ | {"DATABASE_URL": f"sqlite:///{tmp_path}/tasks.db", "FILES_DIR": str(tmp_path)}
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    return int(ran.stdout)
+    return [int(word) for word in ran.stdout.split()]
 
 
 @pytest.mark.parametrize(
-    "code", ["import gc, app.main; print(gc.get_freeze_count())", IN_WORKER], ids=["API", "worker"]
+    "code",
+    ["import gc, app.main; print(gc.get_freeze_count(), gc.get_threshold()[0])", IN_WORKER],
+    ids=["API", "worker"],
 )
 def test_what_a_program_has_loaded_stays(tmp_path: Path, code: str) -> None:
-    assert printed(tmp_path, code) > MANY
+    frozen, young = printed(tmp_path, code)
+    assert frozen > MANY
+    assert young == YOUNG
 
 
 async def test_what_a_runner_has_loaded_stays(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,24 @@
+import time
+from random import Random
+from typing import Any
+
 import pytest
 
-from app.workers.process import LONGEST_LINE, WholeLines
+from app.core.slots import AHEAD_SECONDS, Kind
+from app.core.task import ClaimedTask, JsonText
+from app.workers.process import LONGEST_LINE, Given, RunnerProcess, WholeLines
+
+
+class Nobody:
+    """Hears of a runner, and does nothing."""
+
+    def heard(self, runner: RunnerProcess, message: dict[str, Any]) -> None: ...
+
+    def gone(self, runner: RunnerProcess, evidence: str) -> None: ...
+
+
+def one(number: int, kind: Kind, *, alone: bool) -> Given:
+    return Given(ClaimedTask(number, 1, "echo", "default", JsonText("{}"), 1, 10.0, number, alone), kind)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
@@ -21,3 +39,40 @@ def test_what_never_ends_is_not_kept_for_ever() -> None:
 
 def test_bytes_that_are_no_text_are_shown_as_such() -> None:
     assert WholeLines().feed(b"\xff\n") == ["\ufffd"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_load_is_what_was_given_and_not_taken(seed: int) -> None:
+    random = Random(seed)
+    runner = RunnerProcess(Nobody())
+    runner.ready = True
+    for number in range(500):
+        if random.random() < 0.55:
+            kinds: tuple[Kind, ...] = ("plain", "shared")
+            runner.give([one(number, random.choice(kinds), alone=random.random() < 0.1)])
+        elif runner.given:
+            runner.take(random.choice(list(runner.given)))
+        inside, load = list(runner.given.values()), runner.load
+        assert load.plain == sum(given.kind == "plain" for given in inside)
+        assert load.shared == len(inside) - load.plain
+        assert load.reserved == any(given.task.runs_alone for given in inside)
+        assert not load.slow
+    assert runner.take((-1, 1)) is None
+    inside = list(runner.given.values())
+    assert runner.take_all() == inside
+    assert runner.load.idle
+
+
+def test_a_load_is_slow_while_its_oldest_attempt_has_run_for_long() -> None:
+    runner = RunnerProcess(Nobody())
+    runner.ready = True
+    runner.give([one(number, "plain", alone=False) for number in range(3)])
+    first, second, _ = runner.given.values()
+    assert first.began is not None
+    assert second.began is None
+    first.began -= 2 * AHEAD_SECONDS
+    assert runner.load.slow
+    runner.take(first.key)
+    assert not runner.load.slow
+    second.began = time.monotonic() - 2 * AHEAD_SECONDS
+    assert runner.load.slow
