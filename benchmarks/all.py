@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ("budgets", "endpoints", "overhead", "growth", "pages", "peers", "scaling", "soak", "streams")
+SCRIPTS = ("budgets", "endpoints", "overhead", "growth", "pages", "peers", "anatomy", "scaling", "soak", "streams")
 
 
 def main() -> int:

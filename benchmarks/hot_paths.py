@@ -202,7 +202,7 @@ class Ferry:
 
     async def there_and_back(self) -> None:
         self._pool.place(self._tasks, {})
-        while len(self._pool.ended) < BATCH:  # a pool gives no runner all of them at once
+        while len(self._pool.ended) < BATCH:
             for message in self._frames.feed(self._said.taken()):
                 self._runner._obey(message)
             while not self._runner._inbox.empty():

@@ -17,11 +17,22 @@ from types import ModuleType
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import budgets, endpoints, growth, overhead, pages, peers, scaling, soak, streams
+from benchmarks import anatomy, budgets, endpoints, growth, overhead, pages, peers, scaling, soak, streams
 from benchmarks.measurements import RESULTS, Measurement, load
 
 ROOT = Path(__file__).parents[1]
-BENCHMARKS: tuple[ModuleType, ...] = (budgets, endpoints, peers, overhead, growth, pages, scaling, soak, streams)
+BENCHMARKS: tuple[ModuleType, ...] = (
+    budgets,
+    endpoints,
+    peers,
+    anatomy,
+    overhead,
+    growth,
+    pages,
+    scaling,
+    soak,
+    streams,
+)
 DOCUMENTS = (ROOT / "docs" / "performance.md",)
 PLOTS = ROOT / "docs" / "plots"
 MARKED = re.compile(r"(<!-- (table|run): ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)

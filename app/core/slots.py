@@ -16,6 +16,8 @@ Kind = Literal["plain", "shared"]
 AHEAD_SECONDS = 0.2
 """Work held ahead of a runner: a few hundred milliseconds' worth, so that little waits behind something slow."""
 MOST_AHEAD = 256
+MOST_CHARACTERS_AHEAD = 4 * 2**20
+"""Of payloads that are held ahead of one runner: on their way they are in memory several times."""
 SLOWEST_AHEAD_SECONDS = 0.1
 """Nothing is held ahead when one attempt takes longer than this."""
 
@@ -89,14 +91,16 @@ def places(
     return chosen
 
 
-def ahead(slowest_mean_seconds: float | None) -> int:
-    """How many attempts to hold ahead of a runner when the slowest type waiting takes this long on average.
+def ahead(slowest_mean_seconds: float | None, largest_mean_characters: float = 0.0) -> int:
+    """How many attempts to hold ahead of a runner when the slowest type waiting takes this long on average, and the largest
+    has payloads of so many characters.
 
     None (never measured) holds nothing ahead.
     """
     if slowest_mean_seconds is None or slowest_mean_seconds > SLOWEST_AHEAD_SECONDS:
         return 0
-    return min(MOST_AHEAD, int(AHEAD_SECONDS / max(slowest_mean_seconds, 1e-6)))
+    in_time = int(AHEAD_SECONDS / max(slowest_mean_seconds, 1e-6))
+    return min(MOST_AHEAD, in_time, int(MOST_CHARACTERS_AHEAD / max(largest_mean_characters, 1.0)))
 
 
 def to_drain(loads: Sequence[Load], next_kinds: Sequence[Kind], *, waiting_alone: int = 0) -> int | None:

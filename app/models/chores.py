@@ -78,6 +78,8 @@ async def unrenewed(connection: AsyncConnection, leases: Iterable[HeldLease]) ->
     return sorted(found, key=lambda task: task.id)
 
 
+# Literals: a list of values would have the statement's text made anew each time, and every claim says it.
+_DUE_STATES: tuple[ColumnElement[str], ...] = (literal_column("'scheduled'"), literal_column("'retrying'"))
 _due = (
     select(tasks.c.id)
     .where(_DELAYED, tasks.c.scheduled_at <= bindparam("now", type_=Moment))
@@ -92,8 +94,7 @@ _promote = (
     update(tasks)
     .where(
         tasks.c.id.in_(select(_due.c.id)),
-        # Literals: a list of values would have the statement's text made anew each time, and workers say it all the time.
-        plain(tasks.c.status).in_((literal_column("'scheduled'"), literal_column("'retrying'"))),
+        plain(tasks.c.status).in_(_DUE_STATES),
     )
     .values(
         status=case((tasks.c.concurrency_key.is_(None), literal_column("'pending'")), else_=literal_column("'blocked'"))

@@ -55,18 +55,11 @@ _PENDING: ColumnElement[bool] = literal_column(tables.PENDING)
 
 _given = given_rows("rows")
 _FIELDS = tuple(tasks.c[name] for name in field_names(Task))
-
-
-def _under(id_: str | int, lease: str | int) -> ColumnElement[bool]:
-    """The rows that are running under the lease which is given for them; where in each given one its id and lease are."""
-    return (
-        (tasks.c.id == whole(_given, id_))
-        & (tasks.c.lease == whole(_given, lease))
-        & (tasks.c.status == literal_column("'running'"))
-    )
-
-
-_held = _under("id", "lease")
+_held = (
+    (tasks.c.id == whole(_given, "id"))
+    & (tasks.c.lease == whole(_given, "lease"))
+    & (tasks.c.status == literal_column("'running'"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,9 +270,14 @@ NOTHING: Mapping[int, JsonText | None] = MappingProxyType({})
 
 # Arrays, not objects: most tasks end here, and to look for six names in each took a quarter of the statement's time.
 _ID, _LEASE, _RESULT, _STARTED_AT, _FINISHED_AT, _PROGRESS = range(6)
+_held_by_place = (
+    (tasks.c.id == whole(_given, _ID))
+    & (tasks.c.lease == whole(_given, _LEASE))
+    & (tasks.c.status == literal_column("'running'"))
+)
 _complete = (
     update(tasks)
-    .where(_under(_ID, _LEASE))
+    .where(_held_by_place)
     .values(
         status=literal_column("'completed'"),
         result=string(_given, _RESULT),
@@ -301,7 +299,7 @@ async def complete(connection: AsyncConnection, completions: Sequence[Completion
     given = []
     for one in completions:
         at = to_milliseconds(one.started_at)
-        given.append((one.id, one.lease, one.result, at, at + round(1000 * one.run_seconds), one.progress))
+        given.append((one.id, one.lease, one.result, at, at + int(1000 * one.run_seconds), one.progress))
     rows = orjson.dumps(sorted(given, key=itemgetter(_ID, _LEASE))).decode()
     written = (await connection.execute(_complete, {"rows": rows})).all()
     return {(id_, lease): bool(told) for id_, lease, told in written}

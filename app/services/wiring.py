@@ -1,5 +1,6 @@
 """The one place where a process's parts are put together."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -166,6 +167,7 @@ def _put_together(
 
 
 async def _close(services: Services) -> None:
+    await asyncio.sleep(0)  # what the last exchange has left to the loop to tell is told first
     await services.watcher.close()
     if services.tracing is not None:
         await services.tracing.close()

@@ -1,12 +1,13 @@
-"""How fast the attempts of one worker are, as it has seen lately."""
+"""How fast the attempts of one worker are, and how large their payloads, as it has seen lately."""
 
 from collections.abc import Callable, Sequence
 
 from app.core import slots
 from app.core.slots import Kind
+from app.core.task import ClaimedTask
 
 NEWEST_SHARE = 0.2
-"""How much the newest attempt counts in the mean of its type."""
+"""How much the newest attempt counts in the means of its type."""
 
 
 class Pace:
@@ -14,15 +15,19 @@ class Pace:
 
     def __init__(self, kind_of: Callable[[str], Kind]) -> None:
         self._kind_of = kind_of
-        self._means: dict[str, float] = {}
+        self._seconds: dict[str, float] = {}
+        self._characters: dict[str, float] = {}
         self._count = 0
         self._asked: tuple[float, int] | None = None
 
-    def learn(self, task_type: str, seconds: float) -> None:
+    def learn(self, task: ClaimedTask, seconds: float) -> None:
         """One more has ended."""
         self._count += 1
-        mean = self._means.get(task_type, seconds)
-        self._means[task_type] = (1 - NEWEST_SHARE) * mean + NEWEST_SHARE * seconds
+        task_type, characters = task.task_type, len(task.payload)
+        before = self._seconds.get(task_type, seconds)
+        self._seconds[task_type] = (1 - NEWEST_SHARE) * before + NEWEST_SHARE * seconds
+        size = self._characters.get(task_type, characters)
+        self._characters[task_type] = (1 - NEWEST_SHARE) * size + NEWEST_SHARE * characters
 
     def per_second(self, now: float) -> float:
         """How many ended a second since this was last asked, at `now` (monotonic seconds); 0 the first time."""
@@ -31,13 +36,15 @@ class Pace:
 
     def mean_seconds(self) -> float | None:
         """Over all types that were seen, each counting as one; None if there was none."""
-        return sum(self._means.values()) / len(self._means) if self._means else None
+        return sum(self._seconds.values()) / len(self._seconds) if self._seconds else None
 
     def ahead(self, task_types: Sequence[str]) -> int:
         """How many attempts of these may be put behind one that runs: none where one of them was never seen."""
-        known = [self._means[task_type] for task_type in task_types if task_type in self._means]
-        return slots.ahead(max(known)) if known and len(known) == len(task_types) else 0
+        if not task_types or any(task_type not in self._seconds for task_type in task_types):
+            return 0
+        slowest = max(self._seconds[task_type] for task_type in task_types)
+        return slots.ahead(slowest, max(self._characters[task_type] for task_type in task_types))
 
     def most_ahead(self, kind: Kind) -> int:
-        """As many as of the quickest of that kind."""
-        return slots.ahead(min((mean for one, mean in self._means.items() if self._kind_of(one) == kind), default=None))
+        """As many as of that type of the kind of which most may be."""
+        return max((self.ahead([one]) for one in self._seconds if self._kind_of(one) == kind), default=0)

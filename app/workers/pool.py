@@ -373,7 +373,7 @@ class RunnerPool:
         for id_, lease, seconds, *words in message.get("done", ()):
             if given := runner.take((id_, lease)):
                 runner.finished += 1
-                self._pace.learn(given.task.task_type, seconds)
+                self._pace.learn(given.task, seconds)
                 self._end(given, reported(given, words), now, seconds)
                 out_of_memory = out_of_memory or words[:2] == ["error", "MemoryError"]
         for id_, lease in message.get("returned", ()):
@@ -514,6 +514,7 @@ class RunnerPool:
         crowded = len(self._runners) - len(self._serving) >= self.processes
         if reason and not (runner.retiring or crowded or self._closing):
             runner.retiring = True
+            runner.recall()  # others can take what has not begun
             structlog.get_logger("app.runner").info("runner replaced", pid=runner.pid, reason=reason)
             self._in_background(self._start_another())
         self._end_if_done(runner)

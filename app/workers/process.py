@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from app.core.attempt_log import AttemptLog, Source
 from app.core.logger import structlog
-from app.core.slots import AHEAD_SECONDS, Kind, Load
+from app.core.slots import AHEAD_SECONDS, MOST_AHEAD, Kind, Load
 from app.core.task import ClaimedTask, JsonText
 from app.services.executors import RunnerSetup
 from app.workers.frames import FrameBuffer, encode
@@ -29,7 +29,7 @@ KILL_PATIENCE_SECONDS = 3.0
 """A guard that has not obeyed by then is killed itself."""
 HANG_UP_SECONDS = 0.5
 """A runner that dies hangs up first; one that lives on this long without its socket is of no use."""
-RECENT = 256
+RECENT = 2 * MOST_AHEAD
 """Attempts that are over and may still have lines on their way."""
 LAST_WORDS_SECONDS = 0.5
 OUT_OF_MEMORY_KILL = ", the kernel's, for want of memory: its control group has just counted one more"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import budgets, endpoints, growth, overhead, pages, peers, soak, streams
+from benchmarks import anatomy, budgets, endpoints, growth, overhead, pages, peers, soak, streams
 from benchmarks.measurements import Measurement, load
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +36,15 @@ def test_peers(tmp_path: Path) -> None:
     assert (turn["lost"], turn["doubled"]) == (0, 0)
     assert turn["results_found"] == turn["results_asked"] > 0
     assert peers.drawings(measurement)
+
+
+def test_anatomy(tmp_path: Path) -> None:
+    measurement = run("anatomy", tmp_path)
+    (found,) = measurement.data
+    assert list(found) == list(anatomy.PARTS)
+    assert all(microseconds > 0 for microseconds in found.values()), found
+    (table,) = anatomy.tables(measurement)
+    assert [row[0] for row in table.rows] == list(anatomy.PARTS.values())
 
 
 def test_overhead(tmp_path: Path) -> None:

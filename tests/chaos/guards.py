@@ -116,7 +116,7 @@ NOT_MISSED = {
     ("app/models/chores.py:_unrenewed", "plain(tasks.c.status) == literal_column(\"'running'\")"): (
         "the tables let nobody but a running task have an end of its lease"
     ),
-    ("app/models/chores.py:_promote", "plain(tasks.c.status).in_((Status.SCHEDULED, Status.RETRYING))"): LOCKED,
+    ("app/models/chores.py:_promote", "plain(tasks.c.status).in_(_DUE_STATES)"): LOCKED,
     ("app/models/chores.py:prunable", "_FINISHED"): INDEX,
     ("app/models/chores.py:_waits_ahead", "task_attempts.c.lease == tasks.c.lease"): (
         "the wait of an earlier attempt would have to end within the same second"

@@ -4,6 +4,7 @@ The model is written from what the documentation promises, not from app/core/lif
 them is wrong. All times are whole milliseconds.
 """
 
+import asyncio
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -558,6 +559,7 @@ class World:
         )
         worker = choose(["w1", "w2"])
         exchange = await self.services.queue.exchange(worker, ended, wish)
+        await asyncio.sleep(0)  # listeners are told while the next exchange is in the database
         assert sorted(self._settled) == sorted((one.task.id, one.task.lease) for one in held)
         assert self._refused == len(ended) - len(held)
         await self._look_at_rows()

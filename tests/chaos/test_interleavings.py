@@ -354,6 +354,7 @@ class Cast:
             return bool(await queue.renew([(task.id, task.lease)]))
         self._heard.clear()
         await queue.exchange(name, [Ended(self._held.pop(name), OUTCOMES[verb], self._clock(), 0.0)])
+        await asyncio.sleep(0)  # listeners are told while the next exchange is in the database
         assert self._heard.total() == 1
         return self._heard["settled"] == 1
 

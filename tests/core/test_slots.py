@@ -94,6 +94,12 @@ def test_only_short_work_is_held_ahead(mean_seconds: float | None, expected: int
     assert ahead(mean_seconds) == expected
 
 
+@pytest.mark.parametrize(("characters", "expected"), [(0.0, MOST_AHEAD), (100.0, MOST_AHEAD), (2**18, 16), (2**30, 0)])
+def test_of_large_payloads_few_are_held_ahead(characters: float, expected: int) -> None:
+    assert ahead(0.00001, characters) == expected
+    assert ahead(None, characters) == 0
+
+
 PLAIN, SHARED = Waiting("plain"), Waiting("shared")
 ALONE = Waiting("plain", alone=True)
 

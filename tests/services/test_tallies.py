@@ -15,6 +15,7 @@ from app.core.task import JsonText
 from app.models import tallies as rows
 from app.models.tallies import Step
 from app.services import tallies as module
+from app.services.queue import Ended, Wish
 from app.services.submissions import Submission
 from app.services.wiring import Services, open_services
 from tests.conftest import FrozenClock
@@ -109,6 +110,17 @@ async def test_a_process_that_stops_writes_what_it_has_counted(
         await other.tasks.submit(other.intake.prepare(submission("q")))
     (step,) = await summed(services)
     assert step.tally.submitted == 1
+
+
+async def test_a_worker_that_stops_writes_the_ends_of_its_last_exchange(
+    services: Services, submit: Submit, settings: Settings, clock: FrozenClock
+) -> None:
+    await submit()
+    async with open_services(settings, clock=clock, monotonic=clock.monotonic) as other:
+        exchange = await other.queue.exchange("w", [], lambda heads: [Wish((("default", "echo"),), 1)])
+        await other.queue.exchange("w", [Ended(task, DONE, clock(), 0.01) for task in exchange.claimed])
+    (step,) = await summed(services)
+    assert step.tally.completed == 1
 
 
 async def test_what_could_not_be_written_is_written_the_next_time(

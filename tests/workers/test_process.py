@@ -56,7 +56,6 @@ def test_a_load_is_what_was_given_and_not_taken(seed: int) -> None:
         assert load.plain == sum(given.kind == "plain" for given in inside)
         assert load.shared == len(inside) - load.plain
         assert load.reserved == any(given.task.runs_alone for given in inside)
-        assert not load.slow
     assert runner.take((-1, 1)) is None
     inside = list(runner.given.values())
     assert runner.take_all() == inside
