@@ -29,7 +29,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,6 +47,7 @@ from benchmarks.servers import Missing, Servers
 
 NAME = "peers"
 OURS = "Task service"
+FASTEST = "PgQueuer"
 MOST_A_CALL = 10_000
 FAST = 4.0
 """So many times the tasks of the others for who is done with them before a second worker has started."""
@@ -404,14 +405,37 @@ def tables(measurement: Measurement) -> list[Table]:
     return [
         Table("peers", columns, rows),
         Table("peers-settings", ["who", "versions", "settings", "many means", "what is safe"], about),
+        Table("peers-budget", ["a drain, one worker", "measured", "budget", "met"], budget(turns, base)),
         Table("peers-failed", ["who took no part, or not to the end", "why"], failed),
     ]
 
 
+def drained_by(base: Sequence[Turn], turns: Sequence[Turn]) -> list[float]:
+    """How many times as fast `base` drained: round by round, which holds when the machine's speed drifts."""
+    return [one.drains["1"] / other.drains["1"] for one, other in zip(base, turns, strict=False)]
+
+
+def budget(turns: Mapping[str, Sequence[Turn]], base: str | None) -> list[list[str]]:
+    """What a drain is to reach beside the fastest peer, and beside every other."""
+    if base is None:
+        return []
+    times = {
+        name: statistics.median(ratios)
+        for name, given in turns.items()
+        if not name.startswith(OURS) and (ratios := drained_by(turns[base], given))
+    }
+    others = {name: ratio for name, ratio in times.items() if name != FASTEST}
+    rows = [] if FASTEST not in times else [_met(f"beside {FASTEST}, the fastest", times[FASTEST], 2)]
+    return rows + [_met(f"beside {name}", ratio, 8) for name, ratio in sorted(others.items(), key=lambda one: one[1])]
+
+
+def _met(what: str, ratio: float, wanted: float) -> list[str]:
+    return [what, f"{ratio:.1f} x", f">= {wanted:g} x", "yes" if ratio >= wanted else "NO"]
+
+
 def compared(name: str, turns: Sequence[Turn], base: Sequence[Turn]) -> list[str]:
     pickups = [delay for turn in turns for delay in turn.pickups]
-    # Round by round, which holds when the machine's speed drifts.
-    ratios = [one.drains["1"] / other.drains["1"] for one, other in zip(base, turns, strict=False)]
+    ratios = drained_by(base, turns)
     asked = sum(turn.results_asked for turn in turns)
     found = [turn.results_found for turn in turns if turn.results_found is not None]
     return [

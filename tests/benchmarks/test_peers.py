@@ -125,14 +125,15 @@ def test_tables_have_everyone_and_every_fault() -> None:
     slow = turn | {"drains": {"1": 50.0, "2": 60.0}}
     about = {"versions": "x 1", "settings": "none", "many": "a call", "safety": "on disk"}
     data = {
-        "turns": {peers.ours("sqlite"): [turn], "Other": [slow]},
+        "turns": {peers.ours("sqlite"): [turn], "Other": [slow], peers.FASTEST: [turn]},
         "faults": {"Third": "cannot be installed"},
         "about": {"Other": about},
     }
-    compared, settings, failed = peers.tables(Measurement("peers", "now", "here", False, {}, [], data))
-    assert [row[0] for row in compared.rows] == [peers.ours("sqlite"), "Other"]
+    compared, settings, budget, failed = peers.tables(Measurement("peers", "now", "here", False, {}, [], data))
+    assert [row[0] for row in compared.rows] == [peers.ours("sqlite"), "Other", peers.FASTEST]
     assert {"10.0 x", "1, 2", "99 of 100"} <= set(compared.rows[1])
     assert settings.rows == [["Other", "x 1", "none", "a call", "on disk"]]
+    assert [row[1:] for row in budget.rows] == [["1.0 x", ">= 2 x", "NO"], ["10.0 x", ">= 8 x", "yes"]]
     assert failed.rows == [["Third", "cannot be installed"]]
     assert set(peers.drawings(Measurement("peers", "now", "here", False, {}, [], data))) == {
         "peers-drain.svg",
