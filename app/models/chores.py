@@ -92,10 +92,7 @@ _due = (
 )
 _promote = (
     update(tasks)
-    .where(
-        tasks.c.id.in_(select(_due.c.id)),
-        plain(tasks.c.status).in_(_DUE_STATES),
-    )
+    .where(tasks.c.id.in_(select(_due.c.id)), plain(tasks.c.status).in_(_DUE_STATES))
     .values(
         status=case((tasks.c.concurrency_key.is_(None), literal_column("'pending'")), else_=literal_column("'blocked'"))
     )

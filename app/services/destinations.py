@@ -21,7 +21,7 @@ LONGEST_URL = 2048
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LEFT_AS_IT_IS = "/%:@!$&'()*+,;=~?[]"
 
-PORTS = range(1, 65536)
+_PORTS = range(1, 65536)
 _PUBLIC = AddressTable(
     (
         *DEFAULT_DENIED.blocks,
@@ -45,7 +45,7 @@ def _port_in(url: str) -> int:
         port = urlsplit(url).port
     except ValueError:
         port = None
-    return port if port is not None and port in PORTS else _DEFAULT_PORTS["http"]
+    return port if port is not None and port in _PORTS else _DEFAULT_PORTS["http"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,5 +46,6 @@ class Pace:
         return slots.ahead(slowest, max(self._characters[task_type] for task_type in task_types))
 
     def most_ahead(self, kind: Kind) -> int:
-        """As many as of that type of the kind of which most may be."""
-        return max((self.ahead([one]) for one in self._seconds if self._kind_of(one) == kind), default=0)
+        """As many as of that type of the kind of which most may be. Asked for several times an exchange."""
+        known = ((one, seconds) for one, seconds in self._seconds.items() if self._kind_of(one) == kind)
+        return max((slots.ahead(seconds, self._characters[one]) for one, seconds in known), default=0)

@@ -427,7 +427,8 @@ class Worker:
         limit = time.monotonic() - SELF_FENCE * self._settings.lease_seconds
         if min(self._renewed_at.values(), default=limit) < limit:
             late = {key for key in self._pool.leases() if self._renewed_at.get(key, limit) < limit}
-            self._pool.abandon(late)
+            if late:
+                self._pool.abandon(late)
         if self._pool.ended:
             self._look.set()
 
