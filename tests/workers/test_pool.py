@@ -1,0 +1,69 @@
+"""What the pool does with what a runner says, without processes."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from app.core.attempt_log import LogLimits
+from app.core.clock import system_clock
+from app.core.events import EventBus
+from app.core.lifecycle import Completed, Released
+from app.core.task import ClaimedTask, JsonText
+from app.services.executors import RunnerSetup
+from app.services.registry import load_executors
+from app.workers.attempt_logs import AttemptLogs
+from app.workers.frames import FrameBuffer, encode
+from app.workers.pool import PoolOptions, RunnerLimits, RunnerPool
+from app.workers.process import RunnerProcess
+
+MODULES = ("tests.sample_executors",)
+
+
+class Said(asyncio.WriteTransport):
+    """Keeps what is said to the runner."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[dict[str, Any]] = []
+
+    def write(self, data: Any) -> None:
+        self.messages += FrameBuffer().feed(bytes(data))
+
+    def is_closing(self) -> bool:
+        return False
+
+
+async def never(*_: Any) -> bool:
+    raise AssertionError("nothing is stored here")
+
+
+async def test_a_runner_that_is_replaced_gives_back_what_it_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = asyncio.Event()
+
+    async def start(_: RunnerPool) -> None:
+        started.set()
+
+    monkeypatch.setattr(RunnerPool, "_start_another", start)
+    options = PoolOptions(1, RunnerSetup(MODULES), 5.0, RunnerLimits(most_memory_bytes=1))
+    logs = AttemptLogs(LogLimits(500, 2**17), system_clock, str, lambda: None)
+    pool = RunnerPool(
+        *(options, load_executors(MODULES), EventBus(), system_clock, "worker"),
+        wake=lambda: None,
+        store_checkpoint=never,
+        keep_file=never,
+        logs=logs,
+    )
+    runner, said = RunnerProcess(pool), Said()
+    runner.connection_made(said)
+    runner.ready = True
+    pool._runners.append(runner)
+    tasks = [ClaimedTask(id_, 1, "echo", "default", JsonText("{}"), 1, 10.0, id_, False) for id_ in (1, 2, 3)]
+    pool.place(tasks, {})
+    assert [list(message) for message in said.messages] == [["run"]]
+    runner.data_received(encode({"done": [[1, 1, 0.001, "completed", "1"]], "memory": 2}))
+    assert said.messages[1:] == [{"recall": True}]
+    runner.data_received(encode({"returned": [[2, 1], [3, 1]]}))
+    assert [type(one.outcome) for one in pool.ended] == [Completed, Released, Released]
+    assert not runner.given
+    await asyncio.wait_for(started.wait(), 5)
