@@ -682,6 +682,8 @@ async def test_the_traceback_of_a_failed_attempt_is_in_the_log_unless_the_execut
         broken = await running.run("raise_error")
         refused = await running.run("signal_raised", payload={"what": "fail"})
         caused = await running.run("misbehave", payload={"how": "failed_with_cause"})
+        # It is written while the next exchange runs, a moment after the end is stored.
+        await until(lambda: any(line.get("task") == caused.id and line["event"] == "failed" for line in lines))
     ended = {line["task"]: line for line in lines if line["event"] in ("failed", "retrying")}
     assert "sample_executors.py" in ended[broken.id]["traceback"]
     assert "traceback" not in ended[refused.id]
