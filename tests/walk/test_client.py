@@ -222,23 +222,20 @@ async def test_who_waits_for_a_task_outlives_a_restart_of_the_api(house: House) 
     port = api.base_url.port
     assert port is not None
 
-    def follow() -> tuple[int, list[str]]:
+    states: list[str] = []
+
+    def follow() -> int:
         with Client(str(api.base_url), timeout=60, retries=100) as tasks:
             handle = tasks.submit("echo", {"number": 3})
-            states = [task.status for task in handle.events()]
-            return handle.result(timeout=60)["number"], states
+            states.extend(task.status for task in handle.events())
+            return handle.result(timeout=60)["number"]
 
     following = asyncio.create_task(asyncio.to_thread(follow))
-    await until(lambda: _has_tasks(api))
+    await until(lambda: states)
     await killed_between_tries(program, house, port)
     await house.worker()
-    number, states = await following
-    assert number == 3
+    assert await following == 3
     assert (states[0], states[-1]) == ("pending", "completed")
-
-
-async def _has_tasks(api: httpx.AsyncClient) -> bool:
-    return bool((await api.get("/tasks")).json()["items"])
 
 
 async def test_events_come_as_they_happen(house: House) -> None:
