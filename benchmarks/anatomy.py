@@ -63,7 +63,7 @@ def by_part(told: dict[str, Any], runners: float) -> dict[str, float]:
     """Seconds a task, by part, from what the stopwatches showed in all."""
     found = {name: seconds / told["tasks"] for name, seconds in told["seconds"].items()}
     trips = found.pop("trips")
-    found["around"] = trips - found["statements"]
+    found["around"] = trips - found["statements"] - found["commit"]
     parts = (found[name] for name in ("statements", "commit", "around", "hearing", "placing", "telling"))
     found["parent"] = found.pop("process")
     found["rest"] = found["parent"] - sum(parts)

@@ -411,8 +411,10 @@ class EventBus:
         self._listeners: dict[type, list[Callable[[Any], None]]] = defaultdict(list)
         self._log = structlog.get_logger("app.events")
 
-    def subscribe(self, kind: type[Event], listener: Callable[[Event], None]) -> None:
-        self._listeners[kind].append(listener)
+    def subscribe(self, kind: type[Event], listener: Callable[[Event], None], *, first: bool = False) -> None:
+        """`first`: before those who have subscribed until now."""
+        listeners = self._listeners[kind]
+        listeners.insert(0 if first else len(listeners), listener)
 
     def publish(self, event: object) -> None:
         for listener in self._listeners[type(event)]:

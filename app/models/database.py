@@ -145,10 +145,11 @@ class Database:
             told = self._store.told(error)
             raise told from (None if told is error else error)
 
-    async def at_once(self, connection: Connection, work: Coroutine[Any, Any, Answer]) -> Answer:
+    async def at_once(self, connection: Connection, work: Coroutine[Any, Any, Answer], *, last: bool = False) -> Answer:
         """Carry out part of a transaction as fast as the store can: `work` is a coroutine that waits for nothing but
-        statements on `connection`, and looks at nothing that others change meanwhile. It may run in another thread."""
-        return await self._store.at_once(connection, work)
+        statements on `connection`, and looks at nothing that others change meanwhile. It may run in another thread.
+        `last`: nothing comes after it, so it may be committed with it."""
+        return await self._store.at_once(connection, work, last=last)
 
     async def write_nothing(self) -> None:
         """Write to the disk as a submission does, but nothing that anyone reads. Raises StoreUnavailable."""

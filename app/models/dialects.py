@@ -44,6 +44,7 @@ __all__ = [
     "reserve",
     "set_last_given_id",
     "string",
+    "task_id",
     "whole",
 ]
 
@@ -91,6 +92,14 @@ class _Place(_Spelled):
     spelled: Mapping[str, str] = {"sqlite": "instr(%s)", "postgresql": "strpos(%s)"}
 
 
+class _TaskId(_Spelled):
+    """The given number, or where there is none the next one for a task. SQLite numbers rows without one by itself."""
+
+    inherit_cache = True
+    type = BigInteger()
+    spelled: Mapping[str, str] = {"sqlite": "%s", "postgresql": "coalesce(%s, nextval('tasks_id_seq'))"}
+
+
 def given_rows(parameter: str) -> TableValuedAlias:
     """The JSON array bound to `parameter` as a FROM clause: one statement then serves a whole batch."""
     return _JsonElements(bindparam(parameter, type_=Text)).table_valued(
@@ -106,6 +115,12 @@ def _field(rows: TableValuedAlias, key: str | int) -> ColumnElement[Any]:
 def whole(rows: TableValuedAlias, key: str | int) -> ColumnElement[int]:
     """Field `key` of each given object, or element `key` of each given array, as an integer."""
     return cast(_field(rows, key), BigInteger)
+
+
+def task_id(rows: TableValuedAlias, key: str | int) -> ColumnElement[int]:
+    """The id for a new task: field `key` of each given object, or element `key` of each given array, or what the store gives
+    out where that is null."""
+    return _TaskId(whole(rows, key))
 
 
 def number(rows: TableValuedAlias, key: str | int) -> ColumnElement[float]:
@@ -200,7 +215,8 @@ async def next_task_ids(connection: AsyncConnection, count: int) -> Sequence[int
     Given out beforehand because RETURNING promises no order, and a bulk answer must name its ids in order.
     """
     if connection.dialect.name == "sqlite":
-        last = await connection.scalar(text("SELECT seq FROM sqlite_sequence WHERE name = 'tasks'"))
+        asked = await connection.exec_driver_sql("SELECT seq FROM sqlite_sequence WHERE name = 'tasks'")
+        last = asked.scalar()
         return range((last or 0) + 1, (last or 0) + 1 + count)
     given = select(func.nextval("tasks_id_seq")).select_from(func.generate_series(1, count).alias("n"))
     return sorted((await connection.scalars(given)).all())

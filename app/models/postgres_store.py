@@ -277,7 +277,7 @@ class PostgresStore:
             # An id that is still to be given out was never committed; otherwise the server is coming back, we hope.
             return ("aborted" if state_of(error) == "22023" else None), None
 
-    async def at_once(self, connection: Connection, work: Coroutine[Any, Any, Answer]) -> Answer:
+    async def at_once(self, connection: Connection, work: Coroutine[Any, Any, Answer], *, last: bool) -> Answer:
         return await work  # the server is asked statement by statement
 
     async def write_nothing(self, connection: Connection) -> None:

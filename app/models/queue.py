@@ -74,6 +74,15 @@ class Head:
     limited: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Front:
+    """What there is to begin with: the first waiting task of every pair that has any, and when the first of those that wait
+    for a moment is due, None if none does."""
+
+    heads: Sequence[Head] = ()
+    due_at: datetime | None = None
+
+
 @value
 class Completion:
     """One attempt that returned. `started_at` and `run_seconds` are of its code: it may have begun later than it was
@@ -102,7 +111,8 @@ SEEN_BESIDES = 16
 # Skips from pair to pair through the index: the next type of the same queue, else the first of the next queue. Two seeks
 # for each pair that waits, however many tasks wait in it. (One comparison of row values, `(queue, task_type) > (...)`,
 # would do for PostgreSQL, but SQLite seeks by its first column alone and reads the whole queue: 14 ms at 100,000 rows.)
-_heads = text("""
+# One row in any case: where nothing waits it has the moment alone.
+_front = text("""
 WITH RECURSIVE heads (queue, task_type, rank) AS (
   SELECT * FROM (
     SELECT queue, task_type, rank FROM tasks WHERE status = 'pending' ORDER BY queue, task_type, rank, id LIMIT 1
@@ -116,15 +126,23 @@ WITH RECURSIVE heads (queue, task_type, rank) AS (
      ORDER BY queue, task_type, rank, id LIMIT 1)
   )
 )
-SELECT heads.queue, task_type, rank, EXISTS (SELECT 1 FROM breakers), max_running IS NOT NULL OR rate_limit IS NOT NULL
-FROM heads LEFT JOIN queues ON queues.name = heads.queue
-WHERE paused IS NULL OR NOT paused
-""")
+SELECT due_at, waiting.queue, task_type, rank, EXISTS (SELECT 1 FROM breakers), limited
+FROM (SELECT (
+  SELECT scheduled_at FROM tasks WHERE status IN ('scheduled', 'retrying') ORDER BY scheduled_at, id LIMIT 1
+) AS due_at) AS due
+LEFT JOIN (
+  SELECT heads.queue, task_type, rank, max_running IS NOT NULL OR rate_limit IS NOT NULL AS limited
+  FROM heads LEFT JOIN queues ON queues.name = heads.queue
+  WHERE paused IS NULL OR NOT paused
+) AS waiting ON true
+""").columns(due_at=Moment)
 
 
-async def waiting_heads(connection: AsyncConnection) -> list[Head]:
-    """The first waiting task of every (queue, task_type) pair that has any, paused queues left out."""
-    return [Head(row[0], row[1], row[2], bool(row[3]), bool(row[4])) for row in await connection.execute(_heads)]
+async def front(connection: AsyncConnection) -> Front:
+    """What waits, paused queues left out, and what is to come."""
+    rows = (await connection.execute(_front)).all()
+    heads = [Head(row[1], row[2], row[3], bool(row[4]), bool(row[5])) for row in rows if row[1] is not None]
+    return Front(heads, rows[0][0])
 
 
 @cache

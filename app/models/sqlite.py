@@ -188,7 +188,7 @@ class _OneTrip:
         await self._trip("executemany", operation, parameters)
 
     async def _trip(self, verb: str, operation: str, parameters: Any) -> None:
-        if threading.get_ident() == self._connection._thread.ident:  # within `in_one_trip`
+        if _within_trip(self._connection):
             self._run(verb, operation, parameters)
         else:
             # The only door into the database thread; aiosqlite has no public one for a function of one's own.
@@ -263,8 +263,14 @@ class PinnedSqliteDialect(SQLiteDialect_aiosqlite):
             dbapi_connection.rollback()
 
     def do_commit(self, dbapi_connection: DBAPIConnection) -> None:
-        if self.get_driver_connection(dbapi_connection).in_transaction:
-            dbapi_connection.commit()
+        driver: Any = self.get_driver_connection(dbapi_connection)
+        if driver.in_transaction:
+            (driver._conn if _within_trip(driver) else dbapi_connection).commit()
+
+
+def _within_trip(connection: aiosqlite.Connection) -> bool:
+    """Whether this is the database thread already, within `in_one_trip`."""
+    return threading.get_ident() == connection._thread.ident
 
 
 async def in_one_trip(connection: PoolProxiedConnection, work: Coroutine[Any, Any, Answer]) -> Answer:

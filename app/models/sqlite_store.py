@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import exc, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import PoolProxiedConnection
 
 from app.core.clock import system_clock
 from app.core.errors import SchemaError, StoreDamaged, StoreError, StoreFull, StoreUnavailable
@@ -145,8 +146,9 @@ class SqliteStore:
                 self._refused = time.monotonic(), type(told), str(told)
             raise
 
-    async def at_once(self, connection: Connection, work: Coroutine[Any, Any, Answer]) -> Answer:
-        return await sqlite.in_one_trip(await connection.get_raw_connection(), work)
+    async def at_once(self, connection: Connection, work: Coroutine[Any, Any, Answer], *, last: bool) -> Answer:
+        steps = _committed(connection, work) if last else work
+        return await sqlite.in_one_trip(_raw(connection), steps)
 
     async def write_nothing(self, connection: Connection) -> None:
         """What a probe writes may fit where a task does not: so it is refused also where another write was just refused."""
@@ -197,15 +199,28 @@ class SqliteStore:
         }
 
 
+def _raw(connection: Connection) -> PoolProxiedConnection:
+    """As `get_raw_connection`, which takes a detour for connections that still have to be made."""
+    assert connection.sync_connection is not None
+    return connection.sync_connection.connection
+
+
 @asynccontextmanager
 async def _ended(connection: Connection) -> AsyncIterator[None]:
-    """Commit what the block has done, or undo it."""
+    """Commit what the block has done, unless it has, or undo it."""
     try:
         yield
-        await connection.commit()
+        if connection.in_transaction():
+            await connection.commit()
     except BaseException:
         await asyncio.shield(_undo(connection))
         raise
+
+
+async def _committed(connection: Connection, work: Coroutine[Any, Any, Answer]) -> Answer:
+    answer = await work
+    await connection.commit()
+    return answer
 
 
 async def _undo(connection: Connection) -> None:
@@ -241,7 +256,7 @@ class _Writer:
             if self._connection is None or self._connection.invalidated:
                 await self.close()
                 self._connection = await self._engine.connect()
-            sqlite.begin_with_next(await self._connection.get_raw_connection(), deadline)
+            sqlite.begin_with_next(_raw(self._connection), deadline)
             yield self._connection
         finally:
             self._taken.release()

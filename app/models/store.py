@@ -58,8 +58,9 @@ class Store(Protocol):
         """One transaction, committed at the end of the block, undone when it raises."""
         ...
 
-    async def at_once(self, connection: Connection, work: Coroutine[Any, Any, Answer]) -> Answer:
-        """Carry out `work`, which waits for nothing but statements on `connection`."""
+    async def at_once(self, connection: Connection, work: Coroutine[Any, Any, Answer], *, last: bool) -> Answer:
+        """Carry out `work`, which waits for nothing but statements on `connection`. `last`: nothing of the transaction comes
+        after it."""
         ...
 
     async def write_nothing(self, connection: Connection) -> None:

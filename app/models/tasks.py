@@ -27,7 +27,7 @@ from app.core.clock import to_milliseconds
 from app.core.task import WAITING, NewTask, Status, Task, rank_of
 from app.core.values import field_names
 from app.models import tables
-from app.models.dialects import given_rows, holds, insert_or, later_of, next_task_ids, number, string, whole
+from app.models.dialects import given_rows, holds, insert_or, later_of, next_task_ids, number, string, task_id, whole
 from app.models.tables import tasks
 from app.models.types import Moment, join_names
 
@@ -42,7 +42,7 @@ _given = given_rows("rows")
 # As `_new_row` gives them, in this order.
 _NEW: tuple[tuple[str, Callable[[TableValuedAlias, int], ColumnElement[Any]]], ...] = (
     *(
-        ("id", whole),
+        ("id", task_id),
         ("task_type", string),
         ("queue", string),
         ("status", string),
@@ -86,19 +86,21 @@ class TaskFilter:
 async def insert_new(
     connection: AsyncConnection, new: Sequence[NewTask], now: datetime, priority_step_seconds: float
 ) -> tuple[list[int], set[int]]:
-    """Store `new` in one statement. Returns the id meant for each, and the ids that were really stored.
+    """Store `new` in one statement. Returns the id meant for each, and the ids that were really stored; 0 is meant for one
+    that comes alone and is not stored.
 
     What was not stored collides with a `unique_key` or an `idempotency_key` of a row or of an earlier one in `new`. What
     has a concurrency key is blocked until it gets a place (`concurrency.shift`).
     """
-    ids = list(await next_task_ids(connection, len(new)))
+    # One that comes alone is numbered as it is stored: it would wait for a statement more otherwise.
+    ids: Sequence[int | None] = [None] if len(new) == 1 else await next_task_ids(connection, len(new))
     created_at = to_milliseconds(now)
     pairs = list(zip(new, ids, strict=True))
     # Two batches with keys in common, in different order, would wait for each other in a circle.
     pairs.sort(key=lambda pair: pair[0].unique_key or pair[0].idempotency_key or "")
     rows = [_new_row(task, id_, now, created_at, priority_step_seconds) for task, id_ in pairs]
-    stored = await connection.scalars(_insert, {"rows": orjson.dumps(rows).decode()})
-    return ids, set(stored)
+    stored = (await connection.scalars(_insert, {"rows": orjson.dumps(rows).decode()})).all()
+    return [id_ or next(iter(stored), 0) for id_ in ids], set(stored)
 
 
 def stored_task(
@@ -150,7 +152,9 @@ def _as_stored(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def _new_row(task: NewTask, task_id: int, now: datetime, now_milliseconds: int, step_seconds: float) -> tuple[Any, ...]:
+def _new_row(
+    task: NewTask, task_id: int | None, now: datetime, now_milliseconds: int, step_seconds: float
+) -> tuple[Any, ...]:
     """The same row as the statement takes it."""
     starts_at = task.scheduled_at
     waits = starts_at is not None and starts_at > now

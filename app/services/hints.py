@@ -14,7 +14,10 @@ class HintSubscriber:
 
     def __init__(self, bus: EventBus, wakeup: Wakeup) -> None:
         self._wakeup = wakeup
-        bus.subscribe(events.TasksSubmitted, lambda event: self._work(Counter(task.queue for task in event.tasks)))
+        # Before it is logged and counted: an idle worker wakes up meanwhile.
+        bus.subscribe(
+            events.TasksSubmitted, lambda event: self._work(Counter(task.queue for task in event.tasks)), first=True
+        )
         for unblocked in (events.BreakerClosed, events.BreakerReset, events.QueueChanged, events.QueuePlacesFreed):
             bus.subscribe(unblocked, lambda event: self._work({}))
         bus.subscribe(events.TaskRetried, lambda event: self._ready_again(event.task))

@@ -35,7 +35,7 @@ from app.models import files as file_rows
 from app.models import queue as rows
 from app.models import task_logs as log_rows
 from app.models.database import Connection, Database, retried
-from app.models.queue import Completion, Head, Lease, Renewal
+from app.models.queue import Completion, Front, Head, Lease, Renewal
 from app.services.breakers import Board, Breakers
 from app.services.concurrency import share_out
 from app.services.limits import LimitBoard, QueueLimits
@@ -97,11 +97,13 @@ class Exchange:
 @dataclass(frozen=True, slots=True)
 class _Look:
     """What an exchange wrote and saw before it chooses: what ended, what may be claimed, which queues have tasks of types
-    that we do not know, what holds them back, and which tasks got a place of their concurrency key.
+    that we do not know, what holds them back, and which tasks got a place of their concurrency key. `due_at` is when the
+    first of those that wait for a moment is due.
     `events` are to be published after the commit: new tasks that tell of an end, subscriptions switched off."""
 
     changes: list[Change]
     heads: Sequence[Head]
+    due_at: datetime | None
     strange: frozenset[str]
     board: Board
     limits: LimitBoard
@@ -154,11 +156,11 @@ class TaskQueue:
                 looks = self._settle_and_look(
                     connection, worker_id, ended, doubtful, now, queues=None if choose is None else queues
                 )
-                look = await self._database.at_once(connection, looks)
+                look = await self._database.at_once(connection, looks, last=choose is None)
                 if choose is not None:
                     wishes = choose(look.heads) if look.heads else ()
                     claims = self._claim(connection, worker_id, wishes, look, now)
-                    exchange = await self._database.at_once(connection, claims)
+                    exchange = await self._database.at_once(connection, claims, last=True)
                     exchange = replace(exchange, left=exchange.left | _unwished(look.heads, wishes) | look.strange)
         except OutcomeUnknown:
             self._doubtful += exchange.claimed
@@ -340,20 +342,29 @@ class TaskQueue:
         if ended or doubtful:
             changes, events = await self._settle(connection, worker_id, [*ended, *doubtful], now)
         keys = set(map(_concurrency_key, (*ended, *doubtful)))
-        if queues is not None:
-            keys |= {key for _, key in await chore_rows.promote_due(connection, now, PROMOTED_A_CLAIM)}
-        admitted = await share_out(connection, keys)
-        waiting = [] if queues is None else await self._heads(connection, queues)
-        heads = [head for head in waiting if head.task_type in self._registry]
-        strange = frozenset(head.queue for head in waiting if head.task_type not in self._registry)
+        front, admitted = await self._front(connection, keys, now, queues)
+        heads = [head for head in front.heads if head.task_type in self._registry]
+        strange = frozenset(head.queue for head in front.heads if head.task_type not in self._registry)
         board = await self._breakers.board(connection, self._verdicts(ended, changes), heads, now)
         passing = await board.passing(heads) if queues is not None else heads
         limits = await self._limits.board(connection, passing, now)
         heads = sorted(limits.passing(passing), key=lambda head: head.rank)[:MOST_PAIRS]
-        return _Look(changes, heads, strange, board, limits, admitted.keys(), events)
+        return _Look(changes, heads, front.due_at, strange, board, limits, admitted, events)
 
-    async def _heads(self, connection: Connection, queues: Sequence[str]) -> list[Head]:
-        return [head for head in await rows.waiting_heads(connection) if not queues or head.queue in queues]
+    async def _front(
+        self, connection: Connection, keys: set[str | None], now: datetime, queues: Sequence[str] | None
+    ) -> tuple[Front, Set[int]]:
+        """What waits in these queues when what is due has become ready, and the places of these concurrency keys have been
+        given away; and which tasks got one."""
+        front = Front() if queues is None else await rows.front(connection)
+        promoted = []
+        if front.due_at is not None and front.due_at <= now:
+            promoted = await chore_rows.promote_due(connection, now, PROMOTED_A_CLAIM)
+        admitted = await share_out(connection, keys.union(key for _, key in promoted))
+        if queues is not None and (promoted or admitted):
+            front = await rows.front(connection)
+        heads = [head for head in front.heads if not queues or head.queue in queues]
+        return replace(front, heads=heads), admitted.keys()
 
     async def _claim(
         self,
@@ -385,7 +396,7 @@ class TaskQueue:
                     room -= len(kept)
         again = [task.id for task in claimed if task.lease > 1]
         checkpoints = await rows.checkpoints_of(connection, again) if again else {}
-        due_at = None if claimed else now if put_off else await self._next_due(connection, look, asked)
+        due_at = None if claimed else now if put_off else self._next_due(look, asked)
         return Exchange(tuple(claimed), checkpoints, due_at, frozenset(left))
 
     async def _put_off(
@@ -404,8 +415,8 @@ class TaskQueue:
         ids = {task.id for task, _ in held}
         return [task for task in claimed if task.id not in ids]
 
-    async def _next_due(self, connection: Connection, look: "_Look", asked: bool) -> datetime | None:
-        moments = [await chore_rows.next_due(connection), look.board.until, look.limits.until]
+    def _next_due(self, look: "_Look", asked: bool) -> datetime | None:
+        moments = [look.due_at, look.board.until, look.limits.until]
         if asked:
             # Something waits and could not be had: others hold it at this moment, and may not take it.
             moments.append(self._clock() + timedelta(seconds=self._random.uniform(0.5, 1.5) * LOOK_AGAIN_SECONDS))

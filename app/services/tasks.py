@@ -324,7 +324,7 @@ class TaskService:
     async def _store(self, tasks: Sequence[NewTask]) -> list[Submitted | Exception]:
         now = self._clock()
         async with self._database.write() as connection:
-            batch = await self._database.at_once(connection, self._insert(connection, tasks, now))
+            batch = await self._database.at_once(connection, self._insert(connection, tasks, now), last=True)
         if batch.ids:
             stored = tuple(tasks[place] for place in batch.ids)
             self._bus.publish(TasksSubmitted(tuple(batch.ids.values()), stored))

@@ -55,7 +55,7 @@ def claim(database: Database, clock: FrozenClock) -> Claim:
     ) -> list[ClaimedTask]:
         async with database.write() as connection:
             if pairs is None:
-                pairs = [(head.queue, head.task_type) for head in await queue.waiting_heads(connection)]
+                pairs = [(head.queue, head.task_type) for head in (await queue.front(connection)).heads]
             until = clock() + timedelta(seconds=seconds)
             return await queue.claim(connection, pairs, room, worker, clock(), until) if pairs else []
 

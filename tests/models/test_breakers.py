@@ -52,9 +52,9 @@ async def test_heads_say_whether_there_are_breakers_to_look_at(
 ) -> None:
     await insert({}, {"queue": "b"})
     async with database.write() as connection:
-        assert [head.breakers for head in await queue.waiting_heads(connection)] == [False, False]
+        assert [head.breakers for head in (await queue.front(connection)).heads] == [False, False]
         await breakers.save(connection, trip("api", "down", None, clock()))
-        assert [head.breakers for head in await queue.waiting_heads(connection)] == [True, True]
+        assert [head.breakers for head in (await queue.front(connection)).heads] == [True, True]
 
 
 @pytest.mark.parametrize("values", [{"state": "ajar"}, {"state": "open", "opened_at": None}])

@@ -170,7 +170,7 @@ async def test_reading_by_id(connection: Connection) -> None:
 
 async def test_finding_heads(connection: Connection) -> None:
     async with Plans(connection) as plans:
-        assert len(await queue.waiting_heads(connection)) == 3
+        assert len((await queue.front(connection)).heads) == 3
     assert plans.scans == []
     assert plans.uses("(queue=? AND task_type>?)", "Index Cond: ((queue = (heads_1.queue)::text) AND (task_type > ")
     assert plans.uses("(queue>?)", "Index Cond: (queue > ")
@@ -181,7 +181,7 @@ async def test_finding_heads_costs_the_same_however_many_wait(connection: Connec
 
     async def work() -> int:
         if on_postgres(connection):
-            asked = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {queue._heads.text}"
+            asked = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {queue._front}"
             told = json.loads(await connection.scalar(text(asked)) or "")
             plan = told[0]["Plan"]
             return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
@@ -194,7 +194,7 @@ async def test_finding_heads_costs_the_same_however_many_wait(connection: Connec
             return 0
 
         await raw.driver_connection.set_progress_handler(tick, 1)  # type: ignore[union-attr]  # every instruction
-        await queue.waiting_heads(connection)
+        await queue.front(connection)
         await raw.driver_connection.set_progress_handler(None, 1)  # type: ignore[union-attr]
         return ticks
 

@@ -9,7 +9,7 @@ from app.core.lifecycle import Change
 from app.core.task import Attempt, ClaimedTask, JsonText, Status, Task, TaskError
 from app.models import attempts, chores, queue, tables, tasks
 from app.models.database import Database
-from app.models.queue import Completion, Head
+from app.models.queue import Completion, Front, Head
 from tests.conftest import FrozenClock, engines_of
 from tests.models.conftest import Claim, Insert
 
@@ -75,16 +75,29 @@ async def test_a_claim_leaves_out_what_has_expired_or_used_up_its_attempts(
 async def test_heads_are_the_first_of_each_pair_and_skip_paused_queues(database: Database, insert: Insert) -> None:
     await insert({"queue": "b"}, {"queue": "a"}, {"queue": "a", "priority": 1}, {"queue": "b", "task_type": "a"})
     async with database.write() as connection:
-        heads = await queue.waiting_heads(connection)
+        heads = (await queue.front(connection)).heads
         assert [(head.queue, head.task_type) for head in heads] == [("a", "echo"), ("b", "a"), ("b", "echo")]
         assert heads[0] == Head("a", "echo", (await tasks.get_many(connection, [3]))[3].rank)
         await connection.execute(insert_into(tables.queues).values(name="b", paused=True))
-        assert [head.queue for head in await queue.waiting_heads(connection)] == ["a"]
+        assert [head.queue for head in (await queue.front(connection)).heads] == ["a"]
 
 
 async def test_heads_of_an_empty_queue_are_none(database: Database) -> None:
     async with database.write() as connection:
-        assert await queue.waiting_heads(connection) == []
+        assert await queue.front(connection) == Front([], None)
+
+
+async def test_the_front_tells_when_the_first_is_due_whether_something_waits_or_not(
+    database: Database, insert: Insert, clock: FrozenClock
+) -> None:
+    due = [clock() + timedelta(seconds=seconds) for seconds in (20, 10)]
+    await insert(*({"scheduled_at": at} for at in due))
+    async with database.write() as connection:
+        assert await queue.front(connection) == Front([], due[1])
+    await insert({}, {"task_type": "greet"})
+    async with database.write() as connection:
+        found = await queue.front(connection)
+    assert (len(found.heads), found.due_at) == (2, due[1])
 
 
 # Fences: with another lease, or once it is over, no write changes anything.

@@ -44,6 +44,17 @@ async def test_ids_follow_the_order_of_the_tasks(database: Database, clock: Froz
     assert [found[id_].payload for id_ in ids] == [one.payload for one in asked]
 
 
+async def test_one_that_comes_alone_gets_the_next_id_or_none(database: Database, clock: FrozenClock) -> None:
+    async with database.write() as connection:
+        several, _ = await tasks.insert_new(connection, [new_task(), new_task(unique_key="u")], clock(), STEP)
+        (alone,), stored = await tasks.insert_new(connection, [new_task()], clock(), STEP)
+        refused = await tasks.insert_new(connection, [new_task(unique_key="u")], clock(), STEP)
+        others, _ = await tasks.insert_new(connection, [new_task(), new_task()], clock(), STEP)
+    assert stored == {alone}
+    assert refused == ([0], set())
+    assert several[-1] < alone < others[0]
+
+
 async def test_an_id_is_never_given_out_twice(database: Database, insert: Insert) -> None:
     (first,) = await insert()
     async with database.write() as connection:
