@@ -58,7 +58,7 @@ async def twice(connection, completions):
     return written
 queue.complete = twice
 """,
-        "exchange of 100: 7 SQL statements",
+        "exchange of 100: 6 SQL statements",
     ),
     "an index that is gone": (
         "exchange of 100",
