@@ -141,6 +141,17 @@ def possible_pairs() -> set[tuple[str, str]]:
     return everywhere | leases | keys | upkeep | {("pending", "claim"), ("none", "submit"), ("none", "bulk")}
 
 
+def method_of(verb: str) -> str:
+    """The name of the method of `World` that may do what a pair calls `verb`."""
+    named = {
+        "promoted by a claim": "claim",
+        "submit again with its key": "submit_with_used_key",
+        "submit another with its key": "submit_with_used_key",
+        "submit with its unique key": "submit_with_used_unique_key",
+    }
+    return "settle" if verb.startswith("settle ") else named.get(verb, verb.replace(" ", "_"))
+
+
 class Reader:
     """Reads the rows past the services. Never through a second library on one SQLite file: see app/models/sqlite.py."""
 
