@@ -46,8 +46,9 @@ from app.services.wiring import Services
 from app.workers import wire
 from app.workers.attempt_logs import AttemptLogs
 from app.workers.frames import FrameBuffer
-from app.workers.pool import PoolOptions, RunnerPool
+from app.workers.pool import RunnerPool
 from app.workers.process import RunnerProcess
+from app.workers.roster import RunnerOptions
 from app.workers.runner import Runner
 from benchmarks.bare_app import app as bare_app
 from benchmarks.counting import Cost, Counter
@@ -176,7 +177,7 @@ class Ferry:
         setup = RunnerSetup(services.registry.modules)
         self._said = Said()
         self._pool = RunnerPool(
-            *(PoolOptions(1, setup, 5.0), services.registry, services.bus, services.database.clock(), "counter"),
+            *(RunnerOptions(1, setup, 5.0), services.registry, services.bus, services.database.clock(), "counter"),
             wake=lambda: None,
             store_checkpoint=never,
             keep_file=never,
@@ -185,7 +186,7 @@ class Ferry:
         self._process = RunnerProcess(self._pool)
         self._process.connection_made(self._said)
         self._process.ready = True
-        self._pool._runners.append(self._process)
+        self._pool.roster.runners.append(self._process)
         self._ours, theirs = socket.socketpair()
         self._runner = Runner(theirs, [])
         self._frames = FrameBuffer()

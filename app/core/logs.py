@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
@@ -11,6 +11,25 @@ from app.core import events
 from app.core.events import EventBus
 from app.core.logger import structlog
 from app.core.task import Status, TaskError
+
+OWN_NAMES = frozenset(
+    (
+        *("event", "level", "timestamp", "logger", "task", "type", "queue", "attempt", "worker"),
+        *(
+            "exc_info",
+            "exception",
+            "exc_text",
+            "stack",
+            "stack_info",
+            "positional_args",
+            "self",
+            "args",
+            "kw",
+            "method_name",
+        ),
+    )
+)
+"""What a line says by itself, or what means something to who writes it."""
 
 FEW = 4
 """Up to this many tasks in one event get a line each; more share one, so that logging never costs more than the work."""
@@ -69,6 +88,11 @@ def configure_logging(level: str, style: str, stream: TextIO = sys.stderr, redac
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def fields_of_others(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields that user code has named, for a line of ours: under names that no part of it has."""
+    return {f"field_{name}" if name in OWN_NAMES or name[:1] == "_" else name: fields[name] for name in fields}
 
 
 def _printable(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -1,10 +1,9 @@
-"""`RunnerPool`: the worker's runners. Places claimed attempts, watches their clocks, says how each one ended."""
+"""`RunnerPool`: the attempts in a worker's runners. Places what is claimed, watches the clocks, says how each one ended."""
 
-import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,94 +12,36 @@ from app.core.attempt_log import Source
 from app.core.autoscale import Demand
 from app.core.clock import Clock
 from app.core.diagnosis import Waiting
-from app.core.events import EventBus, RunnerDied, RunnersFailing, RunnerStarted
+from app.core.events import EventBus
 from app.core.file import StoredFile
 from app.core.lifecycle import Lost, Outcome, Released
 from app.core.logger import structlog
+from app.core.logs import fields_of_others
 from app.core.slots import Kind, Load
 from app.core.task import ClaimedTask, JsonText
 from app.models.queue import Head, Lease
-from app.services.executors import RunnerSetup
 from app.services.queue import Ended, Wish
 from app.services.registry import ExecutorRegistry
 from app.workers.attempt_logs import AttemptLogs
+from app.workers.background import Background
 from app.workers.frames import file_from_wire
 from app.workers.oom import OomKills
 from app.workers.outcomes import NOT_RENEWED, SHUTDOWN, TIME_LIMIT, outcome_of_stop, reported
 from app.workers.pace import Pace
 from app.workers.process import Given, RunnerProcess
-from app.workers.surroundings import descendants, resident_bytes
+from app.workers.roster import Roster, RunnerOptions
 
 PATIENCE_SECONDS = 1.0
 """What was claimed ahead and has not begun after this long is given back for others to run."""
-OUR_LOG_NAMES = frozenset(
-    (
-        *("event", "level", "timestamp", "logger", "task", "type", "queue", "attempt", "worker"),
-        *(
-            "exc_info",
-            "exception",
-            "exc_text",
-            "stack",
-            "stack_info",
-            "positional_args",
-            "self",
-            "args",
-            "kw",
-            "method_name",
-        ),
-    )
-)
-"""What a log line says by itself, or what means something to who writes it; a field of the same name gets a prefix."""
-QUICK_DEATH_SECONDS = 2.0
-LONGEST_PAUSE_SECONDS = 30.0
-MOST_SHOWN = 100
-"""So many of the tasks in one runner are named."""
-FAILED_STARTS = 3
-"""So many runners in a row that died before they were ready are not bad luck any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunnerLimits:
-    """What one runner may use, and when it is replaced; 0 is no limit.
-
-    memory_bytes      what the kernel gives it at most
-    most_tasks        attempts after which another runner takes its place
-    most_memory_bytes memory in use after an attempt above which another runner takes its place
-    """
-
-    memory_bytes: int = 0
-    most_tasks: int = 0
-    most_memory_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class PoolOptions:
-    """How many runners, how each is started, how long one has to obey, what it may use, how long it may take to load its
-    executors, and what is cut out of the lines it prints."""
-
-    processes: int
-    setup: RunnerSetup
-    stop_grace_seconds: float
-    limits: RunnerLimits = RunnerLimits()
-    start_seconds: float = 30.0
-    redact: Callable[[str], str] = str
-
-
-@dataclass(frozen=True, slots=True)
-class RunnerReport:
-    """A runner as the system sees it: its process, memory it and what it has started have in use, and whose tasks are inside."""
-
-    pid: int
-    memory_bytes: int
-    task_ids: tuple[int, ...]
 
 
 class RunnerPool:
-    """Owns the runner processes. What ended is in `ended`, the newest progress in `progress`; `wake` tells the worker."""
+    """What is in the runners. What ended is in `ended`, the newest progress in `progress`; `wake` tells the worker. The
+    runners themselves are the `roster`'s."""
 
     def __init__(
         self,
-        options: PoolOptions,
+        options: RunnerOptions,
         registry: ExecutorRegistry,
         bus: EventBus,
         clock: Clock,
@@ -112,55 +53,25 @@ class RunnerPool:
     ) -> None:
         self._options = options
         self._registry = registry
-        self._bus = bus
         self._clock = clock
         self._worker_id = worker_id
         self._wake = wake
         self._store_checkpoint = store_checkpoint
         self._keep_file = keep_file
         self.logs = logs
-        self._runners: list[RunnerProcess] = []
         self._waiting: list[Given] = []
         self._pace = Pace(self._kind)
-        self.processes = options.processes
-        self._background: set[asyncio.Task[None]] = set()
-        self._pause_seconds = 0.0
-        self._failed_starts = 0
-        self._closing = False
+        self._background = Background()
         self._oom_kills = OomKills()
         self._log = structlog.get_logger("app.executor")
+        self.roster = Roster(options, bus, worker_id, self._new_runner)
         self.ended: list[Ended] = []
         self.progress: dict[Lease, JsonText] = {}
         self.broken: str | None = None
 
-    async def open(self) -> None:
-        """Start every runner; they become ready on their own."""
-        for _ in range(self.processes):
-            await self._start_runner()
-
-    async def resize(self, processes: int) -> None:
-        """Have so many runners. Those that are too many take nothing more, and end when what is in them has ended."""
-        self.processes = processes
-        serving = self._serving
-        for _ in range(processes - len(serving)):
-            await self._start_runner()
-        for runner in sorted(serving, key=lambda one: len(one.given))[: max(0, len(serving) - processes)]:
-            runner.retiring = True
-            self._end_if_done(runner)
-
-    @property
-    def capacity(self) -> int:
-        """How many shared attempts its runners have room for."""
-        return self.processes * self._options.setup.concurrency
-
-    @property
-    def starting(self) -> bool:
-        """Whether some runner is on its way."""
-        return len(self._serving) < self.processes or not all(runner.ready for runner in self._serving)
-
     def demand(self) -> Demand:
         """What the runners are asked for, in runners: those of shared attempts count as many as could hold them all."""
-        loads = [runner.load for runner in self._runners]
+        loads = [runner.load for runner in self.roster.runners]
         shared = math.ceil(sum(load.shared for load in loads) / self._options.setup.concurrency)
         return Demand(
             running=sum(load.plain > 0 for load in loads) + shared,
@@ -176,13 +87,10 @@ class RunnerPool:
 
     async def close(self) -> None:
         """Kill what is left, at once. Attempts still inside end as released."""
-        self._closing = True
-        for runner in self._runners:
-            for given in runner.given.values():
-                given.stop_reason = given.stop_reason or SHUTDOWN
-            runner.kill()
-        for task in [*self._background, *(asyncio.create_task(runner.ended()) for runner in self._runners)]:
-            await asyncio.gather(task, return_exceptions=True)
+        for given in self._all_given():
+            given.stop_reason = given.stop_reason or SHUTDOWN
+        await self.roster.close()
+        await self._background.ended()
         self._release_waiting()
 
     def wishes(self, heads: Sequence[Head]) -> list[Wish]:
@@ -190,7 +98,7 @@ class RunnerPool:
         kinds = [self._kind(head.task_type) for head in heads]
         self._drain_one(kinds)
         room = slots.room(
-            [self._load(runner) for runner in self._serving],
+            [self._load(runner) for runner in self.roster.serving],
             kinds,
             concurrency=self._options.setup.concurrency,
             plain_ahead=self._ahead(heads, "plain"),
@@ -209,43 +117,20 @@ class RunnerPool:
         return sum(given.task.runs_alone for given in self._waiting)
 
     def _drain_one(self, next_kinds: Sequence[Kind]) -> None:
-        serving = self._serving
+        serving = self.roster.serving
         place = slots.to_drain([self._load(one) for one in serving], next_kinds, waiting_alone=self._waiting_alone)
         if place is not None:
             serving[place].draining = True
 
-    @property
-    def _serving(self) -> list[RunnerProcess]:
-        """The runners that have a future: one that is about to be replaced will never have room again."""
-        return [runner for runner in self._runners if not runner.retiring]
-
     def _load(self, runner: RunnerProcess) -> Load:
         load = runner.load
-        return replace(load, reserved=True) if self._used_up(runner) else load
-
-    def _waits_for_shared(self, runner: RunnerProcess) -> bool:
-        """Whether it takes nothing more although there is room beside its last attempts, which may last for hours."""
-        return self._used_up(runner) and runner.load.shared > 0
-
-    def _used_up(self, runner: RunnerProcess) -> bool:
-        """Whether it has, with what is inside, all the attempts it may have."""
-        return self._rest(runner) == 0
-
-    def _rest(self, runner: RunnerProcess) -> int | None:
-        """How many more attempts it may be given; None for any number."""
-        most = self._options.limits.most_tasks
-        return max(0, most - runner.finished - len(runner.given)) if most else None
-
-    @property
-    def failing(self) -> bool:
-        """Whether runners die again and again before they are ready."""
-        return self._failed_starts >= FAILED_STARTS
+        return replace(load, reserved=True) if self.roster.used_up(runner) else load
 
     @property
     def has_room(self) -> bool:
         """False when no runner could take anything, whatever waits: then the store need not be asked."""
         room = slots.room(
-            [self._load(runner) for runner in self._serving],
+            [self._load(runner) for runner in self.roster.serving],
             ("shared", "plain"),
             concurrency=self._options.setup.concurrency,
             plain_ahead=self._pace.most_ahead("plain"),
@@ -272,26 +157,16 @@ class RunnerPool:
     @property
     def busy(self) -> bool:
         """Whether there is any lease to keep alive."""
-        return bool(self._waiting or self.ended) or any(runner.given for runner in self._runners)
+        return bool(self._waiting or self.ended) or any(runner.given for runner in self.roster.runners)
 
     def running(self) -> list[Given]:
         """What is in the runners now."""
         return list(self._all_given())
 
-    def reports(self) -> list[RunnerReport]:
-        """Every runner that lives, and what it uses now; none where the system does not say."""
-        found = []
-        for runner in self._runners:
-            if processes := descendants(runner.pid):
-                memory = sum(map(resident_bytes, processes))
-                begun = tuple(given.task.id for given in runner.given.values() if given.began is not None)
-                found.append(RunnerReport(processes[0], memory, begun[:MOST_SHOWN]))
-        return found
-
     def stop(self, leases: set[Lease], reason: str) -> None:
         """Ask these attempts to end; those that do not within the grace are killed. A lost one reports nothing."""
         kill_at = time.monotonic() + self._options.stop_grace_seconds
-        for runner in self._runners:
+        for runner in self.roster.runners:
             runner.stop([given for key, given in runner.given.items() if key in leases], reason, kill_at)
         for given in [given for given in self._waiting if given.key in leases]:
             self._waiting.remove(given)
@@ -301,7 +176,7 @@ class RunnerPool:
     def abandon(self, leases: set[Lease]) -> None:
         """Kill the runners of these attempts now: others may have the tasks any moment. They end as released, which the
         store refuses if somebody has them already."""
-        for runner in self._runners:
+        for runner in self.roster.runners:
             for key, given in runner.given.items():
                 if key in leases:
                     given.stop_reason = NOT_RENEWED
@@ -310,17 +185,16 @@ class RunnerPool:
 
     def give_back_unstarted(self) -> None:
         """Hand back everything that has not begun."""
-        for runner in self._runners:
+        for runner in self.roster.runners:
             runner.recall()
         self._release_waiting()
 
     def tick(self) -> None:
         """Look at the clocks: time limits, graces, attempts that wait behind something slow."""
         now = time.monotonic()
-        for runner in list(self._runners):
+        for runner in list(self.roster.runners):
             self._enforce(runner, now)
-            if self._waits_for_shared(runner):
-                self._retire_if_worn(runner, 0, False)
+            self.roster.retire_if_used_up(runner)
             if any(given.began is None and now - given.given_at > PATIENCE_SECONDS for given in runner.given.values()):
                 runner.recall()
         self._place_waiting()
@@ -338,8 +212,7 @@ class RunnerPool:
 
     def _heard_of_itself(self, runner: RunnerProcess, message: dict[str, Any]) -> None:
         if "ready" in message:
-            runner.ready, self._pause_seconds, self._failed_starts = True, 0.0, 0
-            self._bus.publish(RunnerStarted(self._worker_id, runner.pid))
+            self.roster.ready(runner)
             self._wake()
         if "broken" in message:
             self.broken = message["broken"]
@@ -356,14 +229,14 @@ class RunnerPool:
         for id_, lease, text, fields in message.get("log", ()):
             self._log_line(id_, runner.given.get((id_, lease)), text, fields)
         for number, id_, lease, data in message.get("checkpoint", ()):
-            self._in_background(self._checkpoint(runner, number, id_, lease, JsonText(data)))
+            self._background.start(self._checkpoint(runner, number, id_, lease, JsonText(data)))
         for number, id_, lease, file, temporary in message.get("file", ()):
-            self._in_background(self._keep(runner, number, id_, lease, file_from_wire(file), temporary))
+            self._background.start(self._keep(runner, number, id_, lease, file_from_wire(file), temporary))
 
     def _log_line(self, task_id: int, given: Given | None, text: str, fields: dict[str, Any]) -> None:
         task = given.task if given else None
         where = {"type": task.task_type, "queue": task.queue, "attempt": task.attempt} if task else {}
-        self._log.info(text, task=task_id, **where, worker=self._worker_id, **_own_names(fields))
+        self._log.info(text, task=task_id, **where, worker=self._worker_id, **fields_of_others(fields))
         if given:
             self.logs.add(given, Source.LOG, text, fields)
 
@@ -380,25 +253,16 @@ class RunnerPool:
             if given := runner.take((id_, lease)):
                 self._end(given, Released("it had not begun"), now)
         if "done" in message:
-            self._retire_if_worn(runner, message.get("memory", 0), out_of_memory)
+            self.roster.retire_if_worn(runner, message.get("memory", 0), out_of_memory=out_of_memory)
         if "returned" in message:
-            self._end_if_done(runner)
+            self.roster.end_if_done(runner)
 
     def gone(self, runner: RunnerProcess, evidence: str) -> None:
         inside = runner.take_all()
-        self._runners.remove(runner)
-        expected = self._closing or runner.guilty is not None or (runner.retiring and not inside)
-        if not (runner.ready or runner.retiring or self._closing):
-            self._failed_starts += 1
-            if self._failed_starts == FAILED_STARTS:
-                self._bus.publish(RunnersFailing(self._worker_id, evidence))
-        if not expected:
-            self._bus.publish(RunnerDied(self._worker_id, runner.pid, evidence, len(inside)))
+        self.roster.gone(runner, evidence, len(inside))
         for given in inside:
             outcome = self._outcome_of_death(runner, given, evidence, alone=len(inside) == 1)
             self._end(given, outcome, self._clock())
-        if not self._closing and not runner.retiring:  # else its successor is there, or on its way
-            self._in_background(self._replace(runner))
         self._wake()
 
     def _outcome_of_death(self, runner: RunnerProcess, given: Given, evidence: str, *, alone: bool) -> Outcome | None:
@@ -428,12 +292,12 @@ class RunnerPool:
     def _place_waiting(self) -> None:
         if not self._waiting:
             return
-        serving = self._serving
+        serving = self.roster.serving
         chosen = slots.places(
             [runner.load for runner in serving],
             [slots.Waiting(given.kind, given.task.runs_alone) for given in self._waiting],
             concurrency=self._options.setup.concurrency,
-            rooms=[self._rest(runner) for runner in serving],
+            rooms=[self.roster.rest(runner) for runner in serving],
         )
         batches: list[list[Given]] = [[] for _ in serving]
         waiting: list[Given] = []
@@ -481,67 +345,8 @@ class RunnerPool:
         )
 
     def _all_given(self) -> Iterator[Given]:
-        for runner in self._runners:
+        for runner in self.roster.runners:
             yield from runner.given.values()
 
-    async def _start_runner(self) -> None:
-        redact, keep = self._options.redact, self.logs.add
-        runner = RunnerProcess(self, oom_kills=self._oom_kills, redact=redact, keep=keep)
-        self._runners.append(runner)
-        try:
-            await runner.start(self._options.setup, self._options.limits.memory_bytes, self._options.start_seconds)
-        except OSError:
-            self._runners.remove(runner)
-            raise
-
-    async def _replace(self, dead: RunnerProcess) -> None:
-        # One that dies as soon as it starts would otherwise be started again for ever, at full speed.
-        if not dead.ready or time.monotonic() - dead.started_at < QUICK_DEATH_SECONDS:
-            await self._pause()
-        await self._start_another()
-
-    def _retire_if_worn(self, runner: RunnerProcess, memory_bytes: int, out_of_memory: bool) -> None:
-        limits = self._options.limits
-        if out_of_memory:
-            reason = "an attempt ran out of memory"
-        elif 0 < limits.most_memory_bytes < memory_bytes:
-            reason = f"{memory_bytes} bytes in use"
-        elif 0 < limits.most_tasks <= runner.finished or self._waits_for_shared(runner):
-            reason = f"{runner.finished} attempts"
-        else:
-            reason = None
-        # What is still in runners that retire runs beside what their successors take: no more of it than is in all others.
-        crowded = len(self._runners) - len(self._serving) >= self.processes
-        if reason and not (runner.retiring or crowded or self._closing):
-            runner.retiring = True
-            runner.recall()  # others can take what has not begun
-            structlog.get_logger("app.runner").info("runner replaced", pid=runner.pid, reason=reason)
-            self._in_background(self._start_another())
-        self._end_if_done(runner)
-
-    def _end_if_done(self, runner: RunnerProcess) -> None:
-        if runner.retiring and not runner.given:
-            runner.kill()
-
-    async def _start_another(self) -> None:
-        while not self._closing:
-            try:
-                await self._start_runner()
-                return
-            except OSError as error:  # no memory or no process to be had just now
-                structlog.get_logger("app.runner").warning("a runner cannot be started now", reason=str(error))
-                await self._pause()
-
-    async def _pause(self) -> None:
-        await asyncio.sleep(self._pause_seconds)
-        self._pause_seconds = min(LONGEST_PAUSE_SECONDS, max(0.1, 2 * self._pause_seconds))
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-
-
-def _own_names(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of `context.log` under names that no part of a log line has."""
-    return {f"field_{name}" if name in OUR_LOG_NAMES or name[:1] == "_" else name: fields[name] for name in fields}
+    def _new_runner(self) -> RunnerProcess:
+        return RunnerProcess(self, oom_kills=self._oom_kills, redact=self._options.redact, keep=self.logs.add)

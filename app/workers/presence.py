@@ -10,8 +10,9 @@ from app.core.task import JsonText
 from app.models.queue import Lease
 from app.models.workers import WorkerRow
 from app.services.workers import WorkerBook
-from app.workers.pool import MOST_SHOWN, RunnerPool
+from app.workers.pool import RunnerPool
 from app.workers.process import Given
+from app.workers.roster import MOST_SHOWN
 from app.workers.surroundings import resident_bytes
 
 
@@ -32,14 +33,14 @@ class Presence:
 
     async def beat(self) -> None:
         """Say how it is now. Raises StoreUnavailable."""
-        state = "stopping" if self._is_stopping() else "failing" if self._pool.failing else "running"
+        state = "stopping" if self._is_stopping() else "failing" if self._pool.roster.failing else "running"
         begun = [given for given in self._pool.running() if given.began is not None][:MOST_SHOWN]
         self._shown = [given.key for given in begun]
-        reports = self._pool.reports()
+        reports = self._pool.roster.reports()
         own = resident_bytes()
         row = replace(
             self._row,
-            slots=self._pool.capacity,
+            slots=self._pool.roster.capacity,
             memory_bytes=own + sum(one.memory_bytes for one in reports) if own else None,
             runners=_json(reports),
         )

@@ -30,7 +30,7 @@ class Scaler:
         self._services = services
         self._pool = pool
         self._row = row
-        self._follower = Follower(pool.processes, most, SHRINK_SECONDS)
+        self._follower = Follower(pool.roster.processes, most, SHRINK_SECONDS)
         self._resized = resized
 
     async def run(self) -> None:
@@ -47,18 +47,18 @@ class Scaler:
             pause = max(LOOK_SECONDS, LOOK_SHARE * (time.monotonic() - began))
 
     async def _follow(self) -> None:
-        before = self._pool.processes
+        before = self._pool.roster.processes
         after = self._follower.next(time.monotonic(), before, await self._runners_wanted())
-        if after < before or (after > before and not self._pool.failing):
-            await self._pool.resize(after)
+        if after < before or (after > before and not self._pool.roster.failing):
+            await self._pool.roster.resize(after)
             self._services.bus.publish(RunnersResized(self._row.id, before, after))
             self._resized()
 
     async def _runners_wanted(self) -> int:
         demand = self._pool.demand()
-        if self._pool.starting:
-            return self._pool.processes  # what is on its way was wanted, and is no idle one
-        if demand.running < self._pool.processes:
+        if self._pool.roster.starting:
+            return self._pool.roster.processes  # what is on its way was wanted, and is no idle one
+        if demand.running < self._pool.roster.processes:
             return demand.running  # one is idle, so nothing waits that it could take
         known = self._services.registry
         waiting = [one for one in await self._services.insights.waiting(self._row.queues) if one.task_type in known]

@@ -33,8 +33,9 @@ from app.services.wiring import Services
 from app.workers.attempt_logs import AttemptLogs
 from app.workers.metrics import WorkerMetrics
 from app.workers.outcomes import CANCEL, LEASE_LOST, SHUTDOWN
-from app.workers.pool import PoolOptions, RunnerLimits, RunnerPool
+from app.workers.pool import RunnerPool
 from app.workers.presence import Presence
+from app.workers.roster import RunnerLimits, RunnerOptions
 from app.workers.scaling import Scaler
 
 TICK_SECONDS = 0.02
@@ -106,7 +107,7 @@ class Worker:
         self._publish_start(row)
         try:
             async with self._measured():
-                await self._pool.open()
+                await self._pool.roster.open()
                 await self._beside(self._helpers(row), self._live(row))
         finally:
             await self._ear.close()
@@ -160,7 +161,7 @@ class Worker:
             settings.stop_grace_seconds,
         )
         limits = RunnerLimits(settings.runner_memory_bytes, settings.runner_max_tasks, settings.runner_max_memory_bytes)
-        options = PoolOptions(
+        options = RunnerOptions(
             self._options.processes,
             setup,
             settings.stop_grace_seconds,

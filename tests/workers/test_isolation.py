@@ -51,7 +51,10 @@ def told(task: Task) -> tuple[Any, str]:
 async def slots_are_back(running: Running) -> None:
     """Every runner is there and idle again, and takes work."""
     processes = running.worker._options.processes
-    await until(lambda: len(running.pool._serving) == processes and all(one.load.idle for one in running.pool._serving))
+    await until(
+        lambda: len(running.pool.roster.serving) == processes
+        and all(one.load.idle for one in running.pool.roster.serving)
+    )
     ids = [await running.submit("echo", payload={"number": number}) for number in range(3 * processes)]
     for number, id_ in enumerate(ids):
         assert (await running.ended(id_)).result == f'{{"number":{number}}}'
@@ -117,10 +120,10 @@ async def test_whatever_is_raised_is_a_failed_attempt_with_its_reason(start: Sta
     }
     running = await start(processes=1, executor_modules=MODULES)
     await running.run("echo")
-    (runner,) = running.pool._runners
+    (runner,) = running.pool.roster.runners
     assert await mistakes(running, "misbehave", expected) == {}
     await slots_are_back(running)
-    assert running.pool._runners == [runner]
+    assert running.pool.roster.runners == [runner]
 
 
 async def test_results_that_no_store_or_reader_takes_fail_with_their_reason(start: Start) -> None:
@@ -148,7 +151,7 @@ async def test_results_that_no_store_or_reader_takes_fail_with_their_reason(star
 async def test_what_user_code_changes_in_its_process_is_put_back_for_the_next(start: Start) -> None:
     running = await start(processes=1, executor_modules=MODULES)
     before = orjson.loads((await running.run("who")).result or "")
-    (runner,) = running.pool._runners
+    (runner,) = running.pool.roster.runners
     for how in HARMLESS:
         task = await running.run("misbehave", payload={"how": how})
         assert (task.status, task.result) == (Status.COMPLETED, '"went on"'), how
@@ -161,7 +164,7 @@ async def test_what_user_code_changes_in_its_process_is_put_back_for_the_next(st
 
             await until(says_hello)
     assert not before["default_signals"]
-    assert running.pool._runners == [runner]
+    assert running.pool.roster.runners == [runner]
 
 
 @on_linux
@@ -253,7 +256,7 @@ async def test_code_that_does_not_listen_is_ended_again_and_again_and_leaves_not
         limits = {"timeout_seconds": 60} if cancelled else {"max_attempts": 2}
         task_id = await running.submit("deaf", payload={"how": how, "folder": str(tmp_path)}, **limits)
         await until((tmp_path / f"began-{task_id}").exists)
-        family = {pid for runner in running.pool._runners for pid in (runner.pid, *descendants(runner.pid))}
+        family = {pid for runner in running.pool.roster.runners for pid in (runner.pid, *descendants(runner.pid))}
         if cancelled:
             await running.services.tasks.cancel(task_id)
         task = await running.ended(task_id)
@@ -328,7 +331,7 @@ async def test_orphans_of_user_code_are_buried_while_the_runner_lives(start: Sta
     """The guard adopts them; a container has no init that would."""
     running = await start(processes=1, executor_modules=MODULES)
     await running.run("have_children", payload={"folder": str(tmp_path)})
-    (runner,) = running.pool._runners
+    (runner,) = running.pool.roster.runners
     orphans = [pid for pid in family(tmp_path) if parent_of(pid) == runner.pid and pid != min(descendants(runner.pid))]
     assert len(orphans) == 1
     os.kill(orphans[0], signal.SIGKILL)
@@ -373,8 +376,8 @@ async def test_a_runner_that_hangs_while_it_starts_does_not_hold_up_a_stop(
     """It has no slot until it is ready, and goes with its worker."""
     running = await start(executor_modules=(loads_badly("time.sleep(100)"),))
     task_id = await running.submit("loaded")
-    await until(lambda: hasattr(running.worker, "_pool") and running.pool._runners)
-    (runner,) = running.pool._runners
+    await until(lambda: hasattr(running.worker, "_pool") and running.pool.roster.runners)
+    (runner,) = running.pool.roster.runners
     await until(lambda: len(descendants(runner.pid)) == 1)
     assert not running.pool.has_room
     pids = [runner.pid, *descendants(runner.pid)]
@@ -391,9 +394,12 @@ async def test_a_runner_that_hangs_while_it_starts_is_replaced_and_the_others_wo
     with structlog.testing.capture_logs() as lines:
         running = await start(processes=2, executor_modules=(module,), runner_start_seconds=3)
         assert (await running.run("loaded")).status is Status.COMPLETED
-        hung = [runner for runner in running.pool._runners if not runner.ready]
+        hung = [runner for runner in running.pool.roster.runners if not runner.ready]
         assert len(hung) == 1
-        await until(lambda: len(running.pool._runners) == 2 and all(runner.ready for runner in running.pool._runners))
+        await until(
+            lambda: len(running.pool.roster.runners) == 2
+            and all(runner.ready for runner in running.pool.roster.runners)
+        )
     assert not is_alive(hung[0].pid)
     died = [line["evidence"] for line in lines if line["event"] == "runner died"]
     assert died[0] == "its runner was not ready after 3 s (RUNNER_START_SECONDS)"
@@ -417,13 +423,13 @@ async def test_runners_that_die_as_they_start_are_tried_ever_more_slowly_and_an_
             return await state() == "failing"
 
         await until(is_failing)
-        await until(lambda: running.pool._pause_seconds > 0.5)
+        await until(lambda: running.pool.roster._pause_seconds > 0.5)
         other = await start(executor_modules=(MODULE,))
         assert (await other.run("who")).status is Status.COMPLETED
         assert (await running.get(task_id)).attempts == 0
         (tmp_path / "mended").touch()
         assert (await running.ended(task_id)).attempts == 1
-        assert not running.pool.failing
+        assert not running.pool.roster.failing
     died = [line for line in lines if line["event"] == "runner died"]
     assert {line["evidence"] for line in died} == {"its runner exited with status 7"}
     (alarm,) = (line for line in lines if line["event"] == "runners die before they are ready, trying again")
@@ -585,7 +591,7 @@ async def test_a_runner_is_replaced_after_its_attempts_and_nobody_is_charged(sta
     ran = Counter(orjson.loads(task.result or "")["pid"] for task in tasks)
     assert max(ran.values()) == 7
     assert not any(line["event"] == "runner died" for line in lines)
-    await until(lambda: len(running.pool._runners) == 2)
+    await until(lambda: len(running.pool.roster.runners) == 2)
     await slots_are_back(running)
 
 
@@ -597,7 +603,7 @@ async def test_a_runner_that_has_grown_is_replaced_when_its_attempt_is_over(star
     task = await running.run("hoard", payload={"how": "keep", "number": 120})
     assert (task.status, task.attempts) == (Status.COMPLETED, 1)
     assert orjson.loads((await running.run("who")).result or "")["pid"] != before[0]
-    await until(lambda: len(running.pool._runners) == 1)
+    await until(lambda: len(running.pool.roster.runners) == 1)
 
 
 async def test_what_a_retiring_runner_holds_is_finished_beside_its_successor(start: Start, tmp_path: Path) -> None:
@@ -605,16 +611,16 @@ async def test_what_a_retiring_runner_holds_is_finished_beside_its_successor(sta
     payload = {"folder": str(tmp_path), "seconds": 100}
     long = await running.submit("wait_shared", payload=payload, timeout_seconds=100)
     await until(lambda: list(tmp_path.glob("began-*")))
-    (old,) = running.pool._runners
+    (old,) = running.pool.roster.runners
     old.finished = 2
     assert (
         await running.run("echo_shared")
     ).status is Status.COMPLETED  # no room in the old one: it needs the successor
-    assert old in running.pool._runners
+    assert old in running.pool.roster.runners
     assert (await running.get(long)).status is Status.RUNNING
     await running.services.tasks.cancel(long)
     assert (await running.ended(long)).attempts == 1
-    await until(lambda: old not in running.pool._runners)
+    await until(lambda: old not in running.pool.roster.runners)
 
 
 # What is said.

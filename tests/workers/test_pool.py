@@ -14,8 +14,9 @@ from app.services.executors import RunnerSetup
 from app.services.registry import load_executors
 from app.workers.attempt_logs import AttemptLogs
 from app.workers.frames import FrameBuffer, encode
-from app.workers.pool import PoolOptions, RunnerLimits, RunnerPool
+from app.workers.pool import RunnerPool
 from app.workers.process import RunnerProcess
+from app.workers.roster import Roster, RunnerLimits, RunnerOptions
 
 MODULES = ("tests.sample_executors",)
 
@@ -41,11 +42,11 @@ async def never(*_: Any) -> bool:
 async def test_a_runner_that_is_replaced_gives_back_what_it_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     started = asyncio.Event()
 
-    async def start(_: RunnerPool) -> None:
+    async def start(_: Roster) -> None:
         started.set()
 
-    monkeypatch.setattr(RunnerPool, "_start_another", start)
-    options = PoolOptions(1, RunnerSetup(MODULES), 5.0, RunnerLimits(most_memory_bytes=1))
+    monkeypatch.setattr(Roster, "_start_another", start)
+    options = RunnerOptions(1, RunnerSetup(MODULES), 5.0, RunnerLimits(most_memory_bytes=1))
     logs = AttemptLogs(LogLimits(500, 2**17), system_clock, str, lambda: None)
     pool = RunnerPool(
         *(options, load_executors(MODULES), EventBus(), system_clock, "worker"),
@@ -57,7 +58,7 @@ async def test_a_runner_that_is_replaced_gives_back_what_it_has_not_begun(monkey
     runner, said = RunnerProcess(pool), Said()
     runner.connection_made(said)
     runner.ready = True
-    pool._runners.append(runner)
+    pool.roster.runners.append(runner)
     tasks = [ClaimedTask(id_, 1, "echo", "default", JsonText("{}"), 1, 10.0, id_, False) for id_ in (1, 2, 3)]
     pool.place(tasks, {})
     assert [list(message) for message in said.messages] == [["run"]]

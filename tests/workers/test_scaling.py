@@ -24,7 +24,7 @@ async def waiting(running: Running, folder: Path, number: int, task_type: str = 
 
 
 def ready(running: Running) -> list[Any]:
-    return [runner for runner in running.pool._runners if runner.ready]
+    return [runner for runner in running.pool.roster.runners if runner.ready]
 
 
 async def test_runners_come_with_the_work_and_go_when_it_is_done(start: Start, tmp_path: Path) -> None:
@@ -32,11 +32,11 @@ async def test_runners_come_with_the_work_and_go_when_it_is_done(start: Start, t
     await until(lambda: len(ready(running)) == 1)
     ids = await waiting(running, tmp_path, 5)
     await until(lambda: len(running.pool.running()) == 3, 60)
-    assert running.pool.processes == 3  # and not more than it may have
+    assert running.pool.roster.processes == 3  # and not more than it may have
     (tmp_path / "go").touch()
     for task_id in ids:
         assert (await running.ended(task_id)).status == "completed"
-    await until(lambda: len(running.pool._runners) == 1, 60)
+    await until(lambda: len(running.pool.roster.runners) == 1, 60)
     for task_id in ids:
         assert await running.outcomes(task_id) == ["completed"]  # nobody's attempt was cut short
 
@@ -45,14 +45,14 @@ async def test_a_runner_that_is_too_many_ends_what_it_has_first(start: Start, tm
     running = await start(processes=2, concurrency=4)
     await until(lambda: len(ready(running)) == 2)
     ids = await waiting(running, tmp_path, 2, "wait_shared")
-    await until(lambda: [len(runner.given) for runner in running.pool._runners] == [1, 1])
-    await running.pool.resize(1)
-    assert len(running.pool._runners) == 2
+    await until(lambda: [len(runner.given) for runner in running.pool.roster.runners] == [1, 1])
+    await running.pool.roster.resize(1)
+    assert len(running.pool.roster.runners) == 2
     later = await waiting(running, tmp_path, 2, "wait_shared")
-    await until(lambda: sorted(len(runner.given) for runner in running.pool._runners) == [1, 3])
+    await until(lambda: sorted(len(runner.given) for runner in running.pool.roster.runners) == [1, 3])
     for task_id in (*ids, *later):
         await running.services.tasks.cancel(task_id)
-    await until(lambda: len(running.pool._runners) == 1)
+    await until(lambda: len(running.pool.roster.runners) == 1)
 
 
 async def test_shared_attempts_ask_for_as_many_runners_as_can_hold_them(start: Start, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ async def test_shared_attempts_ask_for_as_many_runners_as_can_hold_them(start: S
     assert running.pool.demand().running == 1
     await waiting(running, tmp_path, 5, "wait_shared")
     await until(lambda: len(running.pool.running()) == 8, 60)
-    assert running.pool.processes == 2
+    assert running.pool.roster.processes == 2
 
 
 async def test_the_list_of_workers_shows_how_much_room_there_is_now(start: Start, tmp_path: Path) -> None:

@@ -421,7 +421,7 @@ async def test_a_second_signal_stops_at_once(start: Start, tmp_path: Path) -> No
 async def test_no_runner_outlives_its_worker(start: Start, tmp_path: Path) -> None:
     running = await start(processes=2)
     await running.run("echo")
-    pids = [runner.pid for runner in running.pool._runners]
+    pids = [runner.pid for runner in running.pool.roster.runners]
     assert set(pids) <= set(processes_named("app.workers.runner"))
     await running.stop()
     assert set(pids).isdisjoint(processes_named("app.workers.runner"))
@@ -430,12 +430,12 @@ async def test_no_runner_outlives_its_worker(start: Start, tmp_path: Path) -> No
 async def test_runners_ignore_the_signals_of_a_terminal(start: Start) -> None:
     running = await start(processes=1)
     await running.run("echo")
-    (runner,) = running.pool._runners
+    (runner,) = running.pool.roster.runners
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(runner.pid, number)
     task = await running.run("echo")
     assert task.status is Status.COMPLETED
-    assert running.pool._runners == [runner]
+    assert running.pool.roster.runners == [runner]
 
 
 # Trouble.
@@ -667,7 +667,7 @@ async def test_a_runner_that_cannot_be_started_is_tried_again(start: Start, monk
         return await real(*arguments, **options)
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
-    running.pool._runners[0].kill()
+    running.pool.roster.runners[0].kill()
     assert (await running.run("echo")).status is Status.COMPLETED
 
 
@@ -691,7 +691,7 @@ async def test_a_task_that_waits_behind_a_slow_one_is_given_back(start: Start, t
         await running.run("echo")
     first = await running.submit("wait_plain", payload={"folder": str(tmp_path), "seconds": 20})
     await until(lambda: list(tmp_path.glob("began-*")))
-    (runner,) = running.pool._runners
+    (runner,) = running.pool.roster.runners
     behind = await running.submit("echo")
     async with running.services.database.write() as connection:
         row = (await connection.exec_driver_sql(f"SELECT rank FROM tasks WHERE id = {behind}")).one()

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Self
@@ -18,6 +18,7 @@ from app.core.lifecycle import Lost, Outcome
 from app.core.slots import Kind
 from app.core.task import ClaimedTask, JsonText
 from app.services.executors import Context, Executor, StopRequested
+from app.workers.background import Background
 from app.workers.frames import file_from_wire
 from app.workers.outcomes import TIME_LIMIT, outcome_of_stop, reported
 from app.workers.process import Given, RunnerProcess
@@ -76,8 +77,8 @@ class Crew:
         self._trouble = ""
         self._mean_seconds: float | None = None
         self._ending = False
-        self._starting: set[asyncio.Task[None]] = set()
-        self._keeping: set[asyncio.Task[None]] = set()
+        self._starting = Background()
+        self._keeping = Background()
         self.news = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -86,9 +87,9 @@ class Crew:
     async def __aexit__(self, *_: object) -> None:
         """Kill every child, at once."""
         self._ending = True
-        for task in self._keeping:
-            task.cancel()
-        await asyncio.gather(*self._starting, *self._keeping, return_exceptions=True)
+        self._keeping.cancel()
+        await self._starting.ended()
+        await self._keeping.ended()
         for runner in self._runners:
             runner.kill()
         await asyncio.gather(*(runner.ended() for runner in list(self._runners)))
@@ -150,7 +151,7 @@ class Crew:
         for asked, *_ in message.get("checkpoint", ()):
             runner.acknowledge(asked, True)  # an item that is interrupted starts over
         for asked, _, _, file, temporary in message.get("file", ()):
-            _in_background(self._keep(runner, asked, file, temporary), self._keeping)
+            self._keeping.start(self._keep(runner, asked, file, temporary))
         for id_, number, seconds, *words in message.get("done", ()):
             if given := runner.take((id_, number)):
                 self._learn(seconds)
@@ -275,7 +276,7 @@ class Crew:
     def _fill_up(self) -> None:
         if not self._ending and time.monotonic() >= self._start_after:
             for _ in range(len(self._runners) + len(self._starting), self._wanted):
-                _in_background(self._start(), self._starting)
+                self._starting.start(self._start())
 
     async def _start(self) -> None:
         setup = self._context.setup
@@ -291,9 +292,3 @@ class Crew:
         self._trouble = trouble
         self._failed_starts += 1
         self._start_after = time.monotonic() + 0.05 * 2**self._failed_starts
-
-
-def _in_background(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
-    task = asyncio.create_task(work)
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
