@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -277,6 +278,7 @@ async def in_one_trip(connection: PoolProxiedConnection, work: Coroutine[Any, An
     """Carry out `work`, which waits for nothing but statements on `connection`, in the database thread, all of it.
 
     Each statement is a trip there and back otherwise: about 0.1 ms, and under load each time the turn of another thread.
+    Whoever is cancelled meanwhile waits for its end: until then the connection is that thread's alone.
     """
 
     def drive() -> Answer:
@@ -290,8 +292,20 @@ async def in_one_trip(connection: PoolProxiedConnection, work: Coroutine[Any, An
         raise RuntimeError("a transaction waited for something else than its store")
 
     driver: Any = connection.driver_connection
-    answer: Answer = await driver._execute(drive)
+    try:
+        answer: Answer = await driver._execute(drive)
+    except asyncio.CancelledError:
+        await _nothing_left(driver)
+        raise
     return answer
+
+
+async def _nothing_left(driver: Any) -> None:
+    """Return when the database thread has done all that it was given, whoever cancels."""
+    last = asyncio.ensure_future(driver._execute(lambda: None))
+    while not last.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(last)
 
 
 def begin_with_next(connection: PoolProxiedConnection, deadline: float) -> None:
@@ -301,8 +315,9 @@ def begin_with_next(connection: PoolProxiedConnection, deadline: float) -> None:
 
 
 async def end_transaction(connection: PoolProxiedConnection) -> None:
-    """Roll back whatever transaction `connection` is in."""
+    """Roll back whatever transaction `connection` is in, or was about to begin."""
     driver: Any = connection.driver_connection
+    driver._conn.begins_by = None
     if driver.in_transaction:
         await driver.rollback()
 

@@ -135,6 +135,11 @@ class TaskQueue:
         self._doubtful: list[ClaimedTask] = []
         """What was claimed in transactions of which nobody knows whether they were committed."""
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether something may have been claimed that is to be handed back, with the next exchange."""
+        return bool(self._doubtful)
+
     @retried
     async def exchange(
         self,
@@ -149,6 +154,7 @@ class TaskQueue:
         """
         now = self._clock()
         exchange = Exchange()
+        claimed: list[ClaimedTask] = []
         # If they are ours nobody runs them, so they are handed back.
         doubtful = [Ended(task, lifecycle.Released("the answer to its claim was lost"), now) for task in self._doubtful]
         try:
@@ -159,11 +165,11 @@ class TaskQueue:
                 look = await self._database.at_once(connection, looks, last=choose is None)
                 if choose is not None:
                     wishes = choose(look.heads) if look.heads else ()
-                    claims = self._claim(connection, worker_id, wishes, look, now)
+                    claims = self._claim(connection, worker_id, wishes, look, now, claimed)
                     exchange = await self._database.at_once(connection, claims, last=True)
                     exchange = replace(exchange, left=exchange.left | _unwished(look.heads, wishes) | look.strange)
-        except OutcomeUnknown:
-            self._doubtful += exchange.claimed
+        except (OutcomeUnknown, asyncio.CancelledError):
+            self._doubtful += claimed
             raise
         del self._doubtful[: len(doubtful)]
         # Soon: whoever exchanges next hands that to the database first, and this is done while the statements run.
@@ -176,7 +182,7 @@ class TaskQueue:
         worker_id: str,
         ended: Sequence[Ended],
         doubtful: Sequence[Ended],
-        look: "_Look",
+        look: _Look,
         claimed: tuple[ClaimedTask, ...],
     ) -> None:
         self._tell_of_ends(worker_id, ended, doubtful, look.changes)
@@ -188,7 +194,7 @@ class TaskQueue:
             self._bus.publish(event)
         self._tell_of_places(look, claimed, {one.task.queue for one in ended})
 
-    def _tell_of_places(self, look: "_Look", claimed: Sequence[ClaimedTask], queues: set[str]) -> None:
+    def _tell_of_places(self, look: _Look, claimed: Sequence[ClaimedTask], queues: set[str]) -> None:
         """Others may have room for what became ready here and was not claimed."""
         if look.admitted and (left := look.admitted - {task.id for task in claimed}):
             self._bus.publish(TasksAdmitted(tuple(sorted(left))))
@@ -334,7 +340,7 @@ class TaskQueue:
         now: datetime,
         *,
         queues: Sequence[str] | None,
-    ) -> "_Look":
+    ) -> _Look:
         """Write what ended, and see what waits in these queues (None is none, empty all): first tasks of the types that we
         know, and queues in which there are others."""
         changes: list[Change] = []
@@ -371,12 +377,13 @@ class TaskQueue:
         connection: Connection,
         worker_id: str,
         wishes: Sequence[Wish],
-        look: "_Look",
+        look: _Look,
         now: datetime,
+        claimed: list[ClaimedTask],
     ) -> Exchange:
+        """What may start, added to `claimed` too: nobody would know of it if the answer got lost."""
         board, limits = look.board, look.limits
         until = now + timedelta(seconds=self._settings.lease_seconds)
-        claimed: list[ClaimedTask] = []
         asked = put_off = False
         left: set[str] = set()
         for wish in wishes:
@@ -400,7 +407,7 @@ class TaskQueue:
         return Exchange(tuple(claimed), checkpoints, due_at, frozenset(left))
 
     async def _put_off(
-        self, connection: Connection, look: "_Look", claimed: Sequence[ClaimedTask]
+        self, connection: Connection, look: _Look, claimed: Sequence[ClaimedTask]
     ) -> Sequence[ClaimedTask]:
         """Give back those that call a host which is down. Which host that is stands in the payload alone, so it is known no
         earlier. Returns the others.
@@ -415,7 +422,7 @@ class TaskQueue:
         ids = {task.id for task, _ in held}
         return [task for task in claimed if task.id not in ids]
 
-    def _next_due(self, look: "_Look", asked: bool) -> datetime | None:
+    def _next_due(self, look: _Look, asked: bool) -> datetime | None:
         moments = [look.due_at, look.board.until, look.limits.until]
         if asked:
             # Something waits and could not be had: others hold it at this moment, and may not take it.

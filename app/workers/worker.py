@@ -341,7 +341,7 @@ class Worker:
 
     async def _settle_ended(self, row: WorkerRow) -> None:
         ended = self._next_ended()
-        if not ended:
+        if not (ended or self._queue.in_doubt):
             return
         try:
             await self._queue.exchange(row.id, ended)
@@ -356,7 +356,7 @@ class Worker:
     async def _settle_the_rest(self, row: WorkerRow) -> None:
         deadline = time.monotonic() + self._settings.lease_seconds
         await self._tried(self._save_progress)
-        while self._pool.ended and time.monotonic() < deadline:
+        while (self._pool.ended or self._queue.in_doubt) and time.monotonic() < deadline:
             await self._settle_ended(row)
         try:
             await self._services.workers.sign_out(row)

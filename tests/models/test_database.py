@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from sqlalchemy import text
 
 from app.core.errors import SchemaError, StoreError
 from app.models import migrate, tasks
-from app.models.database import Database
+from app.models.database import Connection, Database
+from app.models.sqlite import sqlite
 from tests.conftest import FrozenClock, straight
 from tests.models.conftest import STEP, Insert, new_task
 from tests.stores import Stores
@@ -101,6 +103,34 @@ async def test_a_cancelled_writer_gives_the_lock_back(database: Database) -> Non
         await holder
     async with database.write() as connection:
         assert await connection.scalar(text("SELECT 1")) == 1
+
+
+async def test_a_part_that_is_cancelled_has_ended_before_its_caller_goes_on(database: Database) -> None:
+    """It waits for the lock in another thread, and gets it: nobody may be left who holds it."""
+
+    async def change(connection: Connection) -> None:
+        await connection.execute(text("UPDATE tasks SET priority = priority + 10"))
+
+    async def change_at_once() -> None:
+        async with database.write() as connection:
+            await database.at_once(connection, change(connection), last=True)
+
+    if database.path is None:
+        pytest.skip("where the server is asked statement by statement there is no other thread")
+    other = sqlite.connect(database.path, isolation_level=None, check_same_thread=False)
+    with closing(other):
+        other.execute("BEGIN IMMEDIATE")
+        waiting = asyncio.create_task(change_at_once())
+        await asyncio.sleep(0.1)
+        waiting.cancel()
+        asyncio.get_running_loop().call_later(0.1, other.execute, "ROLLBACK")
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("ROLLBACK")
+    async with database.write(durable=False) as connection:
+        assert await connection.scalar(text("SELECT 1")) == 1
+    await change_at_once()
 
 
 # Migrations.

@@ -1,7 +1,9 @@
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import pytest
@@ -271,3 +273,37 @@ async def test_a_retry_policy_that_is_none_is_damage_and_no_bug(
     other.close()
     with pytest.raises(StoreDamaged, match="a retry policy that is none"):
         await settle(task, Errored("E", "again"))
+
+
+async def test_what_a_cancelled_exchange_may_have_claimed_is_handed_back_with_the_next(
+    services: Services, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is cancelled while its claim is under way, and committed all the same or not: no task may be left to wait for its
+    lease to run out."""
+    task_id = await submit()
+    loop, claiming = asyncio.get_running_loop(), asyncio.Event()
+    claim = rows.claim
+
+    async def slow(*arguments: Any) -> Any:
+        claimed = await claim(*arguments)
+        loop.call_soon_threadsafe(claiming.set)
+        if services.database.path is None:
+            await asyncio.sleep(0.2)
+        else:
+            time.sleep(0.2)  # noqa: ASYNC251 in the database's thread
+        return claimed
+
+    monkeypatch.setattr(rows, "claim", slow)
+    wish = lambda heads: [Wish(tuple((head.queue, head.task_type) for head in heads), 5)]  # noqa: E731
+    exchange = asyncio.create_task(services.queue.exchange("w1", [], wish))
+    await claiming.wait()
+    exchange.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await exchange
+    monkeypatch.undo()
+    assert services.queue.in_doubt is (services.database.path is not None), "a server was not told to commit"
+    await services.queue.exchange("w1", [])
+    assert not services.queue.in_doubt
+    task = await services.tasks.get(task_id)
+    assert (task.status, task.attempts) == (Status.PENDING, 0)
+    assert [one.id for one in (await services.queue.exchange("w1", [], wish)).claimed] == [task_id]
