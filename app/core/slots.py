@@ -91,16 +91,16 @@ def places(
     return chosen
 
 
-def ahead(slowest_mean_seconds: float | None, largest_mean_characters: float = 0.0) -> int:
+def ahead(slowest_mean_seconds: float | None, most_characters: float) -> int:
     """How many attempts to hold ahead of a runner when the slowest type waiting takes this long on average, and the largest
-    has payloads of so many characters.
+    has payloads of up to so many characters.
 
     None (never measured) holds nothing ahead.
     """
     if slowest_mean_seconds is None or slowest_mean_seconds > SLOWEST_AHEAD_SECONDS:
         return 0
     in_time = int(AHEAD_SECONDS / max(slowest_mean_seconds, 1e-6))
-    return min(MOST_AHEAD, in_time, int(MOST_CHARACTERS_AHEAD / max(largest_mean_characters, 1.0)))
+    return min(MOST_AHEAD, in_time, int(MOST_CHARACTERS_AHEAD / max(most_characters, 1.0)))
 
 
 def to_drain(loads: Sequence[Load], next_kinds: Sequence[Kind], *, waiting_alone: int = 0) -> int | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -45,6 +46,10 @@ from app.services.webhooks import announce, note_receptions, patience_of
 MOST_PAIRS = 64
 """Pairs of queue and task type that one claim looks into; the ones whose first task has waited longest."""
 PROMOTED_A_CLAIM = 1000
+PORTION = 128
+CHARACTERS_A_CLAIM = 8 * 2**20
+"""A claim takes no further portion when its payloads have so many: each is written anew with its row, while nobody else can
+write. How large they are is not known before; 1,028 of 256 KiB took two seconds and a gigabyte."""
 LOOK_AGAIN_SECONDS = 0.05
 """About how long until a worker looks again that was left empty-handed by others who claimed at the same moment."""
 
@@ -392,8 +397,9 @@ class TaskQueue:
                 places = room if breaker is None else min(room, board.places[breaker])
                 if places:
                     asked = True
-                    taken = await rows.claim(connection, pairs, places, worker_id, now, until, limits.most(pairs))
-                    if len(taken) == places:
+                    most = limits.most(pairs)
+                    taken, all_of_it = await _taken(connection, pairs, places, worker_id, now, until, most)
+                    if not all_of_it:
                         left.update(queue for queue, _ in pairs)
                     kept = await self._put_off(connection, look, taken)
                     put_off = put_off or len(kept) < len(taken)
@@ -439,6 +445,30 @@ class TaskQueue:
         refused = by_lease.keys() - {(one.task.id, one.task.lease) for one in doubtful}
         if refused:
             self._bus.publish(LeasesRefused(worker_id, tuple(sorted(id_ for id_, _ in refused))))
+
+
+async def _taken(
+    connection: Connection,
+    pairs: Sequence[tuple[str, str]],
+    places: int,
+    worker_id: str,
+    now: datetime,
+    until: datetime,
+    most: Mapping[str, int],
+) -> tuple[list[ClaimedTask], bool]:
+    """Up to `places` tasks, claimed in portions until they have CHARACTERS_A_CLAIM; and whether that is all there was."""
+    taken: list[ClaimedTask] = []
+    characters = 0
+    while len(taken) < places and characters < CHARACTERS_A_CLAIM:
+        portion = min(PORTION, places - len(taken))
+        claimed_of = Counter(task.queue for task in taken) if most else {}
+        still = {queue: number - claimed_of.get(queue, 0) for queue, number in most.items()}
+        more = await rows.claim(connection, pairs, portion, worker_id, now, until, still)
+        taken += more
+        if len(more) < portion:
+            return taken, True
+        characters += sum(len(task.payload) for task in more)
+    return taken, False
 
 
 def _unwished(heads: Sequence[Head], wishes: Sequence[Wish]) -> frozenset[str]:

@@ -142,6 +142,7 @@ class RunnerPool:
         """Give claimed attempts to runners, lowest rank first; what finds no place waits here a moment."""
         now = time.monotonic()
         for task in claimed:
+            self._pace.see(task)
             stored = checkpoints.get(task.id, [])
             self._waiting.append(Given(task, self._kind(task.task_type), stored, now, checkpointed=bool(stored)))
         self._place_waiting()

@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -32,6 +32,8 @@ HANG_UP_SECONDS = 0.5
 RECENT = 2 * MOST_AHEAD
 """Attempts that are over and may still have lines on their way."""
 LAST_WORDS_SECONDS = 0.5
+CHARACTERS_A_FRAME = 2**20
+"""Attempts whose payloads and checkpoints have more together go to the runner in several frames."""
 OUT_OF_MEMORY_KILL = ", the kernel's, for want of memory: its control group has just counted one more"
 OUTPUT_LINES_A_SECOND = 50
 """What user code prints goes to the log, up to this many lines a second of each runner; the rest is counted."""
@@ -192,7 +194,8 @@ class RunnerProcess(asyncio.Protocol):
             self._alone += one.task.runs_alone
         self._recalled = False
         self._head_begins(now)
-        self._say({"run": [_run_entry(one) for one in batch]})
+        for portion in _portions(batch):
+            self._say({"run": [_run_entry(one) for one in portion]})
 
     def take(self, key: tuple[int, int]) -> Given | None:
         """What was given under `key`, which from now on is no longer here."""
@@ -356,6 +359,18 @@ async def _spawn(descriptor: int, memory_bytes: int) -> asyncio.subprocess.Proce
         start_new_session=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
     )
+
+
+def _portions(batch: Sequence[Given]) -> Iterator[Sequence[Given]]:
+    """Parts that make frames of a size that the other end takes, and can begin with while the rest is on its way."""
+    begin = characters = 0
+    for place, one in enumerate(batch):
+        characters += len(one.task.payload) + sum(map(len, one.checkpoints))
+        if characters > CHARACTERS_A_FRAME:
+            yield batch[begin : place + 1]
+            begin, characters = place + 1, 0
+    if begin < len(batch):
+        yield batch[begin:]
 
 
 def _run_entry(one: Given) -> list[Any]:

@@ -91,7 +91,7 @@ def test_nothing_is_held_ahead_behind_something_slow() -> None:
     [(None, 0), (10.0, 0), (0.2, 0), (0.1, 2), (0.01, 20), (0.00001, MOST_AHEAD), (0.0, MOST_AHEAD)],
 )
 def test_only_short_work_is_held_ahead(mean_seconds: float | None, expected: int) -> None:
-    assert ahead(mean_seconds) == expected
+    assert ahead(mean_seconds, 2) == expected
 
 
 @pytest.mark.parametrize(("characters", "expected"), [(0.0, MOST_AHEAD), (100.0, MOST_AHEAD), (2**18, 16), (2**30, 0)])

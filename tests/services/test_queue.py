@@ -22,6 +22,7 @@ from app.services.queue import Ended, Wish
 from app.services.wiring import Services
 from tests.conftest import FrozenClock, until
 from tests.services.conftest import Claim, Settle, Submit, lose_leases, others_told
+from tests.services.test_limits import limit
 from tests.stores import Stores
 
 DONE = Completed(JsonText("1"))
@@ -307,3 +308,31 @@ async def test_what_a_cancelled_exchange_may_have_claimed_is_handed_back_with_th
     task = await services.tasks.get(task_id)
     assert (task.status, task.attempts) == (Status.PENDING, 0)
     assert [one.id for one in (await services.queue.exchange("w1", [], wish)).claimed] == [task_id]
+
+
+async def test_a_claim_stops_when_its_payloads_are_large_and_says_that_there_are_more(
+    services: Services, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.queue.PORTION", 2)
+    monkeypatch.setattr("app.services.queue.CHARACTERS_A_CLAIM", 40)
+    ids = [await submit(payload={"number": 10**number}) for number in (0, 0, 0, 15, 15, 15, 15)]
+    wish = lambda heads: [Wish(tuple((head.queue, head.task_type) for head in heads), 6)]  # noqa: E731
+    first = await services.queue.exchange("w1", [], wish)
+    assert [task.id for task in first.claimed] == ids[:4]
+    assert first.left == {"default"}
+    second = await services.queue.exchange("w1", [], wish)
+    assert [task.id for task in second.claimed] == ids[4:6]
+    third = await services.queue.exchange("w1", [], wish)
+    assert [task.id for task in third.claimed] == ids[6:]
+    assert third.left == frozenset()
+
+
+async def test_portions_of_a_claim_keep_a_limit_together(
+    services: Services, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.queue.PORTION", 2)
+    await limit(services, "default", max_running=3)
+    for _ in range(6):
+        await submit()
+    wish = lambda heads: [Wish(tuple((head.queue, head.task_type) for head in heads), 6)]  # noqa: E731
+    assert len((await services.queue.exchange("w1", [], wish)).claimed) == 3

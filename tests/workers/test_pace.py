@@ -12,6 +12,7 @@ def kind_of(task_type: str) -> Kind:
 def seen(pace: Pace, task_type: str, seconds: float, characters: int = 2) -> None:
     task = ClaimedTask(1, 1, task_type, "default", JsonText("x" * characters), 1, 10.0, 1, False)
     for _ in range(50):
+        pace.see(task)
         pace.learn(task, seconds)
 
 
@@ -38,3 +39,16 @@ def test_what_has_become_slow_is_soon_known_to_be() -> None:
     seen(pace, "quick", 0.00001)
     pace.learn(ClaimedTask(1, 1, "quick", "default", JsonText("{}"), 1, 10.0, 1, False), 1.0)
     assert pace.ahead(["quick"]) == 0
+
+
+def test_how_large_payloads_have_become_is_known_when_the_first_is_claimed_and_slowly_forgotten() -> None:
+    pace = Pace(kind_of)
+    seen(pace, "quick", 0.00001)
+    large = MOST_CHARACTERS_AHEAD // 8
+    pace.see(ClaimedTask(1, 1, "quick", "default", JsonText("x" * large), 1, 10.0, 1, False))
+    assert pace.ahead(["quick"]) == pace.most_ahead("plain") == 8
+    seen(pace, "quick", 0.00001)
+    assert 8 < pace.ahead(["quick"]) < 30
+    for _ in range(5):
+        seen(pace, "quick", 0.00001)
+    assert pace.ahead(["quick"]) == MOST_AHEAD

@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -6,7 +7,8 @@ import pytest
 
 from app.core.slots import AHEAD_SECONDS, Kind
 from app.core.task import ClaimedTask, JsonText
-from app.workers.process import LONGEST_LINE, Given, RunnerProcess, WholeLines
+from app.workers.process import CHARACTERS_A_FRAME, LONGEST_LINE, Given, RunnerProcess, WholeLines
+from tests.workers.test_pool import Said
 
 
 class Nobody:
@@ -75,3 +77,18 @@ def test_a_load_is_slow_while_its_oldest_attempt_has_run_for_long() -> None:
     assert not runner.load.slow
     second.began = time.monotonic() - 2 * AHEAD_SECONDS
     assert runner.load.slow
+
+
+def test_large_payloads_go_in_several_frames_in_their_order() -> None:
+    runner, said = RunnerProcess(Nobody()), Said()
+    runner.connection_made(said)
+    sizes = (10, CHARACTERS_A_FRAME, 10, 10, CHARACTERS_A_FRAME // 2, CHARACTERS_A_FRAME)
+    batch = [
+        Given(ClaimedTask(number, 1, "echo", "default", JsonText("x" * size), 1, 10.0, number, False), "plain")
+        for number, size in enumerate(sizes)
+    ]
+    runner.give([replace(batch[0], checkpoints=[JsonText("y" * CHARACTERS_A_FRAME)]), *batch[1:]])
+    assert [[entry[0] for entry in message["run"]] for message in said.messages] == [[0], [1, 2], [3, 4, 5]]
+    said.messages.clear()
+    runner.give(batch[2:4])
+    assert [len(message["run"]) for message in said.messages] == [2]

@@ -76,6 +76,7 @@ class Crew:
         self._start_after = 0.0
         self._trouble = ""
         self._mean_seconds: float | None = None
+        self._largest = 0
         self._ending = False
         self._starting = Background()
         self._keeping = Background()
@@ -229,7 +230,7 @@ class Crew:
 
     def _room(self, runner: RunnerProcess) -> int:
         load = runner.load
-        ahead = 0 if load.slow else slots.ahead(self._mean_seconds)
+        ahead = 0 if load.slow else slots.ahead(self._mean_seconds, self._largest)
         if self._job.kind == "shared":
             # With several children what is held ahead of one would run beside what runs in another.
             return max(0, self._job.concurrency + (ahead if self._wanted == 1 else 0) - self.running)
@@ -239,6 +240,7 @@ class Crew:
     def _given(self, one: Try) -> Given:
         self._number += 1
         self._tries[self._number] = one
+        self._largest = max(self._largest, len(one.text))
         executor, trace = self._job.executor, self._context.trace
         task = ClaimedTask(
             # The batch's own id, with a number of its own for each try: items that look at `task_id` see their task.

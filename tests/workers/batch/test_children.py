@@ -154,7 +154,7 @@ def test_async_items_run_side_by_side_in_one_child(house: House) -> None:
 
 def test_async_items_that_come_one_by_one_are_started_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each comes just when the loop in the child has nothing left and is about to end."""
-    monkeypatch.setattr("app.core.slots.ahead", lambda _: 0)
+    monkeypatch.setattr("app.core.slots.ahead", lambda *_: 0)
     result = house.run(*(house.deed("echo", name) for name in range(300)), task_type="deed_hang_shared")
     assert result["completed"] == 300
     assert len({pid for _, pid, *_ in house.journal()}) == 1  # no child had to be killed for an item that never began
