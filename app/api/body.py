@@ -1,6 +1,7 @@
 """How request bodies come in: counted while they stream, parsed strictly, validated against a model."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from fastapi import Request
@@ -15,6 +16,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 LONG_BYTES = 256 * 1024
 """Bodies above this are parsed in a thread, so that one does not hold up every other request."""
+_parsers = ThreadPoolExecutor(2, "long-bodies")
+"""Few: what is parsed takes twenty times the room of its text, and Python runs one of them at a time in any case."""
 
 
 async def read_json(request: Request, model: type[Model], limit_bytes: int, max_depth: int) -> Model:
@@ -26,7 +29,7 @@ async def read_json(request: Request, model: type[Model], limit_bytes: int, max_
         raise UnsupportedMediaType(f"Send the body as Content-Type: application/json (it was declared {shown}).")
     raw = await _read(request, limit_bytes)
     if len(raw) > LONG_BYTES:
-        return await asyncio.to_thread(parse_json, raw, model, max_depth)
+        return await asyncio.get_running_loop().run_in_executor(_parsers, parse_json, raw, model, max_depth)
     return parse_json(raw, model, max_depth)
 
 

@@ -15,6 +15,7 @@ from starlette.routing import Match, Route
 from app.core import errors
 from app.core.events import StoreTroubled
 from app.core.logger import structlog
+from app.services.submissions import MOST_FAULTS
 from app.services.wiring import Services
 
 STATUS: dict[type[errors.AppError], tuple[int, str]] = {
@@ -38,8 +39,6 @@ STATUS: dict[type[errors.AppError], tuple[int, str]] = {
 TRY_AGAIN_SECONDS = {429: 5, 503: 2, 507: 10}
 """What `Retry-After` says where the error does not. A disk that is full is so until somebody has made room."""
 LONGEST_RETRY_AFTER_SECONDS = 300
-MOST_FAULTS = 50
-"""A refusal names this many faults at most: a small body can have a hundred thousand, each with a sentence."""
 
 
 class Problem(BaseModel):

@@ -23,6 +23,8 @@ from app.services.wiring import Services
 router = APIRouter(tags=["session"], route_class=DirectRoute)
 
 PATH = "/session"
+MOST_BYTES = 4096
+"""Of what somebody sends who has not shown a key yet: a key has about fifty."""
 FOREIGN: dict[int | str, dict[str, object]] = {
     403: {"model": Problem, "description": "A page of another origin asks."},
     429: {"model": Problem, "description": "Too many requests; try again after Retry-After seconds."},
@@ -71,7 +73,7 @@ async def sign_in(request: Request) -> Response:
     why = _origins(request).crossing(request.scope)
     if why is not None:
         return problem(request, 403, "foreign-origin", why)
-    asked = await read_json(request, SignIn, services.settings.max_body_bytes, services.settings.max_json_depth)
+    asked = await read_json(request, SignIn, MOST_BYTES, services.settings.max_json_depth)
     guest = await services.sessions.begin(asked.key)
     return refusal(request) if guest is None else _answer(request, guest)
 

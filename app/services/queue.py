@@ -46,7 +46,7 @@ from app.services.webhooks import announce, note_receptions, patience_of
 MOST_PAIRS = 64
 """Pairs of queue and task type that one claim looks into; the ones whose first task has waited longest."""
 PROMOTED_A_CLAIM = 1000
-PORTION = 128
+PORTION = 256
 CHARACTERS_A_CLAIM = 8 * 2**20
 """A claim takes no further portion when its payloads have so many: each is written anew with its row, while nobody else can
 write. How large they are is not known before; 1,028 of 256 KiB took two seconds and a gigabyte."""
