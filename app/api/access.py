@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import cookie
 from app.api.body import header
-from app.api.errors import problem
+from app.api.errors import CHALLENGE, problem
 from app.api.limits import Limits, headers_of, told
 from app.api.origin import Origins
 from app.core.audit import ANONYMOUS, Actor
@@ -28,7 +28,6 @@ CALLER = "caller"
 """Where in the scope of a request its key is. Nothing is there while no keys are asked for."""
 STRANGER = ApiKey("", "", (), "", "", datetime(1970, 1, 1, tzinfo=UTC))
 """Who calls what needs no key: may do nothing else, whatever the path turns out to lead to."""
-CHALLENGE = "Bearer"
 SCHEME = b"bearer "
 
 
@@ -131,6 +130,12 @@ class Door:
         if ring is None or scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if not ring.on and any(name == b"authorization" for name, _ in scope["headers"]):
+            try:
+                await ring.notice()
+            except StoreUnavailable as error:
+                await _away(Request(scope), error)(scope, receive, send)
+                return
         if not ring.on:
             why = self._gate.origins.refused(scope)
             if why is not None:
@@ -179,7 +184,7 @@ class Door:
                 return refusal(request, "The Authorization header must be: Bearer KEY.")
             key = await ring.holder(shown[len(SCHEME) :].decode("latin-1").strip(" "))
         except StoreUnavailable as error:
-            return problem(request, 503, "store-unavailable", str(error), headers={"Retry-After": "2"})
+            return _away(request, error)
         return refusal(request) if key is None else (key, None)
 
     async def _guest(self, request: Request) -> "Caller | Response":
@@ -207,10 +212,24 @@ def _foreign(scope: Scope, why: str) -> Response:
     return problem(Request(scope), 403, "foreign-origin", why)
 
 
+def _away(request: Request, error: StoreUnavailable) -> Response:
+    return problem(request, 503, "store-unavailable", str(error), headers={"Retry-After": "2"})
+
+
 def _too_often(request: Request, standing: Standing) -> Response:
     headers = headers_of(standing)
     detail = f"Too many requests; the next may come in {headers['Retry-After']} s."
     return problem(request, 429, "too-many-requests", detail, headers=headers)
+
+
+async def still_welcome(ring: KeyRing, caller: ApiKey | None) -> bool:
+    """Whether who was let in would be let in now: for what lasts, a stream or a wait."""
+    if caller is None:
+        return not ring.on
+    try:
+        return await ring.usable(caller.id) is not None
+    except StoreUnavailable:
+        return False
 
 
 def refusal(request: Request, why: str = "The key is unknown, expired or revoked.") -> Response:

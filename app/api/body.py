@@ -1,6 +1,7 @@
 """How request bodies come in: counted while they stream, parsed strictly, validated against a model."""
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -20,8 +21,19 @@ _parsers = ThreadPoolExecutor(2, "long-bodies")
 """Few: what is parsed takes twenty times the room of its text, and Python runs one of them at a time in any case."""
 
 
-async def read_json(request: Request, model: type[Model], limit_bytes: int, max_depth: int) -> Model:
-    """The body as `model`. Raises UnsupportedMediaType, TooLarge, MalformedJson or InvalidRequest."""
+def _anything(value: object) -> None:
+    return
+
+
+async def read_json(
+    request: Request,
+    model: type[Model],
+    limit_bytes: int,
+    max_depth: int,
+    check: Callable[[object], None] = _anything,
+) -> Model:
+    """The body as `model`. `check` is shown the bare value before the model is, for what a model finds out late or at length.
+    Raises UnsupportedMediaType, TooLarge, MalformedJson or InvalidRequest."""
     declared = header(request, b"content-type") or b""
     media_type = declared.split(b";", 1)[0].strip().lower()
     if media_type != b"application/json" and not media_type.endswith(b"+json"):
@@ -29,8 +41,8 @@ async def read_json(request: Request, model: type[Model], limit_bytes: int, max_
         raise UnsupportedMediaType(f"Send the body as Content-Type: application/json (it was declared {shown}).")
     raw = await _read(request, limit_bytes)
     if len(raw) > LONG_BYTES:
-        return await asyncio.get_running_loop().run_in_executor(_parsers, parse_json, raw, model, max_depth)
-    return parse_json(raw, model, max_depth)
+        return await asyncio.get_running_loop().run_in_executor(_parsers, parse_json, raw, model, max_depth, check)
+    return parse_json(raw, model, max_depth, check)
 
 
 def header(request: Request, name: bytes) -> bytes | None:
@@ -60,9 +72,9 @@ async def _read(request: Request, limit_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
-def parse_json(raw: bytes, model: type[Model], max_depth: int) -> Model:
+def parse_json(raw: bytes, model: type[Model], max_depth: int, check: Callable[[object], None] = _anything) -> Model:
     """`raw` as `model`: first the strict grammar, then pydantic's own JSON mode, which keeps types strict."""
-    strict_json.parse(raw, max_depth)
+    check(strict_json.parse(raw, max_depth))
     try:
         return model.model_validate_json(raw)
     except ValidationError as error:

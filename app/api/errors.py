@@ -23,6 +23,7 @@ STATUS: dict[type[errors.AppError], tuple[int, str]] = {
     errors.UnknownTaskType: (422, "unknown-task-type"),
     errors.PayloadInvalid: (422, "payload-invalid"),
     errors.InvalidRequest: (422, "invalid-request"),
+    errors.KeyEnded: (401, "unauthorized"),
     errors.Forbidden: (403, "forbidden"),
     errors.NotFound: (404, "not-found"),
     errors.UniqueKeyTaken: (409, "unique-key-taken"),
@@ -36,6 +37,7 @@ STATUS: dict[type[errors.AppError], tuple[int, str]] = {
     errors.StoreUnavailable: (503, "store-unavailable"),
     errors.StoreFull: (507, "insufficient-storage"),
 }
+CHALLENGE = "Bearer"
 TRY_AGAIN_SECONDS = {429: 5, 503: 2, 507: 10}
 """What `Retry-After` says where the error does not. A disk that is full is so until somebody has made room."""
 LONGEST_RETRY_AFTER_SECONDS = 300
@@ -95,7 +97,9 @@ def add_error_handlers(app: FastAPI) -> None:
 async def _app_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.AppError)
     status, slug = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), (500, "internal"))
-    headers = {"Retry-After": str(_retry_after(error, status))} if status in TRY_AGAIN_SECONDS else None
+    headers = {"WWW-Authenticate": CHALLENGE} if status == 401 else {}
+    if status in TRY_AGAIN_SECONDS:
+        headers["Retry-After"] = str(_retry_after(error, status))
     if isinstance(error, errors.StoreUnavailable):
         services: Services = request.app.state.services
         services.bus.publish(StoreTroubled(f"answer {request.method}", str(error)))

@@ -9,7 +9,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from sse_starlette import ServerSentEvent
 
-from app.api.access import CALLER, needs, tenant_of
+from app.api.access import CALLER, needs, still_welcome, tenant_of
 from app.api.body import header
 from app.api.breakers import breaker_view
 from app.api.errors import Problem
@@ -19,7 +19,6 @@ from app.api.queues import queue_view
 from app.api.routes import DirectRoute
 from app.api.schemas import OPTIONS
 from app.core.alerts import AlertState
-from app.core.errors import StoreUnavailable
 from app.core.keys import ApiKey, Scope
 from app.models.workers import WorkerRow
 from app.services.alerts import AlertReport
@@ -65,21 +64,11 @@ async def _events(
 ) -> AsyncIterator[bytes]:
     while not snapshots.closed:
         snapshot = await snapshots.newer(tenant, seen, PING_SECONDS)
-        if not await _still_welcome(ring, caller):
+        if not await still_welcome(ring, caller):
             return
         if snapshot is not None:
             seen = snapshot.id
             yield snapshot.content
-
-
-async def _still_welcome(ring: KeyRing, caller: ApiKey | None) -> bool:
-    """Whether the key that opened the stream is still good. It is told nothing more once this process knows that it is not."""
-    if caller is None:
-        return not ring.on
-    try:
-        return await ring.usable(caller.id) is not None
-    except StoreUnavailable:
-        return False
 
 
 async def seen_overview(services: Services, tenant: str) -> Snapshot:

@@ -5,12 +5,13 @@ import hashlib
 import re
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
 
-from app.api.access import actor_of, needs, tenant_of
+from app.api.access import CALLER, actor_of, needs, still_welcome, tenant_of
 from app.api.answer import JsonAnswer
 from app.api.body import header, read_json
 from app.api.errors import Problem, problem
@@ -32,7 +33,7 @@ from app.api.schemas import (
     page_json,
     task_json,
 )
-from app.core.errors import InvalidRequest
+from app.core.errors import InvalidRequest, KeyEnded
 from app.core.keys import Scope
 from app.core.lifecycle import Edit
 from app.core.task import LARGEST_INTEGER, Status, Task
@@ -151,10 +152,8 @@ async def create_tasks(request: Request) -> Response:
     if _idempotency_key(request) is not None:
         message = "Idempotency-Key is for single submissions; give the tasks of a bulk unique keys instead."
         raise InvalidRequest(message, [_in_header(message)])
-    bulk = await read_json(request, BulkSubmission, settings.max_bulk_body_bytes, settings.max_json_depth)
-    if len(bulk.tasks) > settings.max_bulk_tasks:
-        message = f"At most {settings.max_bulk_tasks} tasks go into one bulk submission, not {len(bulk.tasks)}."
-        raise InvalidRequest(message, [{"location": ["body", "tasks"], "message": message, "type": "too_long"}])
+    few = partial(_ensure_few, settings.max_bulk_tasks)
+    bulk = await read_json(request, BulkSubmission, settings.max_bulk_body_bytes, settings.max_json_depth, few)
     new, tenant = [], tenant_of(request)
     with _traced(request, "bulk", len(bulk.tasks)) as trace:
         for place, submission in enumerate(bulk.tasks):
@@ -163,6 +162,14 @@ async def create_tasks(request: Request) -> Response:
                 await asyncio.sleep(0)  # ten thousand payload checks must not hold up everyone else
         ids = await services.tasks.submit_all(new)
     return JsonAnswer(orjson.dumps({"ids": ids}), 201)
+
+
+def _ensure_few(most: int, body: object) -> None:
+    """Raises InvalidRequest for more tasks than go into one submission: a body can have millions that are none."""
+    tasks = body.get("tasks") if isinstance(body, dict) else None
+    if isinstance(tasks, list) and len(tasks) > most:
+        message = f"At most {most} tasks go into one bulk submission, not {len(tasks)}."
+        raise InvalidRequest(message, [{"location": ["body", "tasks"], "message": message, "type": "too_long"}])
 
 
 @router.get("/tasks", response_class=Response, responses={200: {"model": TaskPage}, 422: WRONG[422], 503: WRONG[503]})
@@ -214,7 +221,11 @@ async def list_tasks(
         found = await services.tasks.find(wanted, q, limit)
         tasks, before_id, searched = list(found.tasks), found.next_before_id, found.scanned
     next_cursor = None if before_id is None else encoded_cursor(before_id)
-    reasons = await services.explainer.first_reasons(tasks[:limit]) if WAITING_REASON in included else None
+    reasons = (
+        await services.explainer.first_reasons(tasks[:limit], tenant_of(request))
+        if WAITING_REASON in included
+        else None
+    )
     page = page_json(tasks[:limit], next_cursor, texts, reasons, None if searched is None else (searched, before_id))
     return JsonAnswer(page)
 
@@ -257,6 +268,8 @@ async def _awaited(request: Request, task_id: int, wait: float) -> Task:
     deadline = loop.time() + min(wait, services.settings.max_wait_seconds)
     while not task.finished and (left := deadline - loop.time()) > 0 and not services.watcher.closed:
         await services.watcher.changed(task, left)
+        if not await still_welcome(services.ring, request.scope.get(CALLER)):
+            raise KeyEnded
         task = await services.tasks.get(task_id, tenant)
     return task
 

@@ -21,6 +21,7 @@ AppError
 │   └── IdempotencyMismatch  the idempotency key was used before with another body
 ├── TooLarge                 a body, payload or result is over its limit
 ├── UnsupportedMediaType     the body is declared as something other than JSON
+├── KeyEnded                 the key was good when the call came, and is not any more
 ├── Forbidden                the key may not do this
 ├── QuotaExceeded            the tenant has as many tasks waiting as it may
 ├── Overloaded               as much of this goes on already as may; trying again later may work
@@ -156,6 +157,13 @@ class QuotaExceeded(AppError):
         super().__init__(f"Tenant {tenant} may have {most} tasks waiting; try again when some have run.")
         self.tenant = tenant
         self.most = most
+
+
+class KeyEnded(AppError):
+    """The caller's key was revoked, or has expired, while it waited for the answer."""
+
+    def __init__(self) -> None:
+        super().__init__("The key is unknown, expired or revoked.")
 
 
 class Forbidden(AppError):

@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from app.core.errors import MalformedJson
@@ -13,9 +14,16 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _BRACKETS_AND_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.?)*+(?:"|\Z)|[\[{]|[\]}]', re.DOTALL)
 
 
+MOST_PARTS = 500_000
+"""Fifty for each task of the largest bulk submission. Each takes a hundred bytes as a value, and more as a fault."""
+FEW_BYTES = 4 * MOST_PARTS
+"""A body has fewer names than this has fourths."""
+
+
 def parse(raw: bytes, max_depth: int) -> Any:
     """The value of `raw`. Raises MalformedJson for broken JSON, and for duplicate keys, NaN, Infinity, integers beyond
-    64 bits, numbers too large for a float, lone surrogates, NUL characters, and nesting deeper than `max_depth`."""
+    64 bits, numbers too large for a float, lone surrogates, NUL characters, nesting deeper than `max_depth`, and more than
+    MOST_PARTS names, or lists and objects."""
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -24,7 +32,7 @@ def parse(raw: bytes, max_depth: int) -> Any:
     if raw.count(b"[") + raw.count(b"{") > max_depth and _depth(raw) > max_depth:
         raise MalformedJson(f"The body is nested deeper than {max_depth} levels.")
     try:
-        value = _DECODER.decode(text)
+        value = (_DECODER if len(raw) < FEW_BYTES else _counting()).decode(text)
     except json.JSONDecodeError as error:
         raise MalformedJson(
             f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
@@ -37,10 +45,13 @@ def parse(raw: bytes, max_depth: int) -> Any:
 
 
 def _depth(raw: bytes) -> int:
-    depth = deepest = 0
+    depth = deepest = opened = 0
     for match in _BRACKETS_AND_STRINGS.finditer(raw):
         first = match[0][0]
         if first in b"[{":
+            opened += 1
+            if opened > MOST_PARTS:
+                raise MalformedJson(f"The body has more than {MOST_PARTS:,} lists and objects.")
             depth += 1
             deepest = max(deepest, depth)
         elif first in b"]}":
@@ -55,6 +66,20 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = times.most_common(1)[0][0]
         raise MalformedJson(f"The key {twice[:100]!r} appears twice in one object.")
     return value
+
+
+def _counting() -> json.JSONDecoder:
+    """A decoder that counts the names of one body."""
+    left = MOST_PARTS
+
+    def counted(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal left
+        left -= len(pairs)
+        if left < 0:
+            raise MalformedJson(f"The body has more than {MOST_PARTS:,} names.")
+        return _object(pairs)
+
+    return _decoder(counted)
 
 
 def _no_constant(constant: str) -> NoReturn:
@@ -89,7 +114,11 @@ def _check_strings(value: Any) -> None:
             _check_strings(inner)
 
 
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_constant=_no_constant, parse_int=_integer, parse_float=_number
-)
+def _decoder(pairs: Callable[[list[tuple[str, Any]]], dict[str, Any]]) -> json.JSONDecoder:
+    return json.JSONDecoder(
+        object_pairs_hook=pairs, parse_constant=_no_constant, parse_int=_integer, parse_float=_number
+    )
+
+
+_DECODER = _decoder(_object)
 """Made once: `json.loads` makes one for each call that has hooks, which took longer than to decode a small body."""

@@ -31,6 +31,16 @@ _PUBLIC = AddressTable(
 )
 
 
+# All that is given out of IPv6 to ask somebody at, and what stands for an address of IPv4 there (NAT64): of this the table
+# judges the address that it stands for. What has not been given out is nobody's, or somebody's who took it.
+_GIVEN_OUT = (ip_network("2000::/3"), ip_network("64:ff9b::/96"))
+
+
+def _is_public(address: Address) -> bool:
+    given_out = address.version == 4 or address.ipv4_mapped is not None or any(address in one for one in _GIVEN_OUT)
+    return given_out and not _PUBLIC.classify(address).blocked
+
+
 @lru_cache
 def _reading(port: int) -> Policy:
     """Any address, and this port: both are judged here, where a host may be allowed more than others. (A policy for all ports at
@@ -124,13 +134,13 @@ class Rules:
     def judge(self, host: str, port: int, address: Address) -> None:
         """Raise OutboundRefused unless this address may be asked. Says no more than that: the answer must not map a
         network."""
-        if port in self._ports and not _PUBLIC.classify(address).blocked:
+        if port in self._ports and _is_public(address):
             return
         for one in self._allowances:
             if one.opens(port, self._ports) and (one.names(host) or one.holds(address)):
                 return
         raise OutboundRefused(
-            f"{host} may not be asked: it is no public address, and OUTBOUND_ALLOW of the worker does not name it."
+            f"{host} may not be asked: it is no public address, and OUTBOUND_ALLOW of API and workers does not name it."
         )
 
 

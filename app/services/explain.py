@@ -1,7 +1,7 @@
 """Looks at what surrounds a waiting task, and says why it waits. `core/explain` judges what was seen."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.core import explain as core
 from app.core.breaker import BreakerState, Circuit
@@ -76,30 +76,32 @@ class Explainer:
         if task.status not in WAITING:
             return Explanation(task)
         hands = await self._hands()
-        circuit, state = (await self._breakers.behind([task]))[task.id]
+        circuit, state = (await self._behind([task], tenant))[task.id]
         async with self._database.read() as connection:
             facts = await self._facts(connection, task, hands, circuit, state)
+        if tenant:
+            facts = replace(facts, running_ids=())  # the others in its queue may be anyone's
         return core.explain(task, facts, self._clock())
 
-    async def first_reasons(self, tasks: Sequence[Task]) -> dict[int, Reason]:
-        """By id the first reason why each of these tasks waits; those that do not wait are missing. Asks the store a few
-        times for all of them together."""
+    async def first_reasons(self, tasks: Sequence[Task], tenant: str = "") -> dict[int, Reason]:
+        """By id the first reason why each of these tasks waits, as the tenant may know it, if one is named; those that do not
+        wait are missing. Asks the store a few times for all of them together."""
         waiting = [task for task in tasks if task.status in WAITING]
         if not waiting:
             return {}
-        scene = await self._scene(waiting)
+        scene = await self._scene(waiting, tenant)
         now = self._clock()
         found = {task.id: core.first_reason(task, scene.facts(task), now) for task in waiting}
         return {task_id: reason for task_id, reason in found.items() if reason is not None}
 
-    async def _scene(self, waiting: Sequence[Task]) -> _Scene:
+    async def _scene(self, waiting: Sequence[Task], tenant: str) -> _Scene:
         queues = sorted({task.queue for task in waiting})
         types = sorted({task.task_type for task in waiting})
         keys = sorted(
             {task.concurrency_key for task in waiting if task.concurrency_key and task.status is Status.BLOCKED}
         )
         hands = await self._hands()
-        breakers = await self._breakers.behind(waiting)
+        breakers = await self._behind(waiting, tenant)
         async with self._database.read() as connection:
             rules = await limit_rows.found(connection, queues)
             limited = [name for name, rule in rules.items() if rule.max_running is not None]
@@ -107,6 +109,14 @@ class Explainer:
             contenders = await key_rows.contenders(connection, keys)
             firsts = await rows.firsts(connection, queues, {*self._registry, *types})
         return _Scene(hands, breakers, rules, running, contenders, firsts)
+
+    async def _behind(self, tasks: Sequence[Task], tenant: str) -> Mapping[int, tuple[Circuit, BreakerState]]:
+        """The breakers by task. A tenant is not told what opened one, nor who tries it: that may be another tenant's call, with
+        its address and the answer to it."""
+        found = await self._breakers.behind(tasks)
+        if not tenant:
+            return found
+        return {id_: (replace(circuit, reason=None, let_through=()), state) for id_, (circuit, state) in found.items()}
 
     async def _hands(self) -> list[Hand]:
         return [

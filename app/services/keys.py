@@ -173,6 +173,11 @@ class KeyRing:
         self._used.add(key_id)
         return key
 
+    async def notice(self) -> None:
+        """Somebody shows a key although none is asked for: the first may have been made just now. Raises StoreUnavailable."""
+        if not self.on:
+            await self._look_again()
+
     async def usable(self, key_id: str) -> ApiKey | None:
         """The key of that id, None if it opens nothing now. Raises StoreUnavailable."""
         if key_id not in self._keys:

@@ -11,6 +11,8 @@ import sys
 from contextvars import ContextVar
 
 _MARK = re.compile("\x1e(\\d+) (\\d+)\x1f")
+_NO_MARKS = str.maketrans("\x1e\x1f", "\u241e\u241f")
+"""What code prints must not look like a mark: it would speak for another."""
 
 speaker: ContextVar[tuple[int, int] | None] = ContextVar("speaker", default=None)
 """(task id, lease) of the attempt whose code is running. Threads that user code starts have none of their own."""
@@ -33,6 +35,8 @@ class MarkedLines(io.TextIOWrapper):
         key = speaker.get() or self.alone
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        length = len(text)
+        text = text.translate(_NO_MARKS)
         lines, end, rest = (self._rest.pop(key, "") + text).rpartition("\n")
         if len(rest) > _LONGEST_REST:
             lines, end, rest = lines + end + rest, "\n", ""
@@ -40,7 +44,7 @@ class MarkedLines(io.TextIOWrapper):
             self._rest[key] = rest
         if end:
             super().write("".join(f"{_mark(key)}{line}\n" for line in lines.split("\n")))
-        return len(text)
+        return length
 
     def close(self) -> None:
         """Stay open: the next attempt wants to print too."""

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.core.errors import MalformedJson
-from app.core.strict_json import parse
+from app.core.strict_json import MOST_PARTS, parse
 
 DEPTH = 8
 
@@ -277,3 +277,21 @@ def test_a_key_given_twice_is_always_found(value: dict[str, int]) -> None:
     again = json.dumps(next(iter(value)))
     with pytest.raises(MalformedJson, match="twice"):
         parse(f"{raw[:-1]}, {again}: 0}}".encode(), 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b'{"a":[' + b"[]," * (MOST_PARTS - 3) + b"[]]}", ""),
+        (b'{"a":[' + b"[]," * MOST_PARTS + b"[]]}", "lists and objects"),
+        (b'{"a":["' + b"[" * (MOST_PARTS + 100) + b'"]}', ""),
+        (b"[" + b'{"a":0,"b":0},' * (MOST_PARTS // 2 - 1) + b'{"a":0,"b":0}]', ""),
+        (b"[" + b'{"a":0,"b":0},' * (MOST_PARTS // 2) + b'{"a":0,"b":0}]', "names"),
+    ],
+)
+def test_a_body_has_no_more_parts_than_one_can_be_asked_to_look_at(body: bytes, says: str) -> None:
+    if says:
+        with pytest.raises(MalformedJson, match=f"more than 500,000 {says}"):
+            parse(body, 4)
+    else:
+        parse(body, 4)

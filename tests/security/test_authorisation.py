@@ -1,5 +1,6 @@
 """Every route of the OpenAPI document, with every kind of key: who may, may; nobody else learns anything."""
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -353,3 +354,27 @@ async def test_a_failing_store_opens_nothing(house: House, monkeypatch: Any) -> 
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
     assert (await house.ask("GET", "/task-types", "read")).status_code == 200
     assert (await house.ask("GET", "/task-types")).status_code == 401
+
+
+async def test_who_waits_for_a_task_is_told_nothing_once_the_key_is_revoked(house: House) -> None:
+    task_id = await house.submitted("all", delay_seconds=3600)
+    waiting = asyncio.create_task(house.ask("GET", f"/tasks/{task_id}?wait=30", "read"))
+    await asyncio.sleep(0.2)
+    await house.services.keys.revoke(house.keys["read"].split(".")[0])
+    await house.services.ring.load()
+    await house.ask("POST", f"/tasks/{task_id}/cancel", "all")
+    answer = await waiting
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    assert "payload" not in answer.text
+
+
+async def test_the_first_key_that_is_shown_is_asked_for_at_once(client: httpx.AsyncClient) -> None:
+    """Until this process has heard that there are keys, nobody needs one: who shows one must not be taken for nobody."""
+    services = services_of(client)
+    assert (await client.get("/tasks")).status_code == 200
+    await asyncio.sleep(0.15)  # longer than it takes to make a key
+    _, shown = await services.keys.create("first", [Scope.READ], "north")
+    await services.keys.create("other", [Scope.READ], "south")
+    answer = await client.post("/tasks", json={"task_type": "echo"}, headers={"Authorization": f"Bearer {shown}"})
+    assert answer.status_code == 403
+    assert (await client.get("/tasks")).status_code == 401

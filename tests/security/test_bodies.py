@@ -6,6 +6,7 @@ import resource
 import time
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 
@@ -173,3 +174,22 @@ async def test_strings_made_for_sql_are_only_strings(house: House) -> None:
                 tried += 1
     assert tried > 400
     assert len((await house.ask("GET", "/tasks", "read")).json()["items"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "says"),
+    [
+        ("/tasks/bulk", b'{"tasks":[' + b"1," * 2_000_000 + b"1]}", 422, "At most 10000 tasks"),
+        ("/tasks/bulk", b'{"tasks":[' + b"{}," * 2_000_000 + b"{}]}", 400, "lists and objects"),
+        ("/tasks", b"{" + b",".join(b'"%x":0' % number for number in range(100_000)) + b"}", 422, "100,001 faults"),
+        ("/session", b"{" + b" " * 5000 + b"}", 413, "4096 bytes"),
+    ],
+)
+async def test_a_million_faults_are_counted_and_not_told(
+    client: httpx.AsyncClient, path: str, body: bytes, status: int, says: str
+) -> None:
+    """Each fault as a sentence takes a kilobyte: 16 MB of them took ten gigabytes and a minute."""
+    answer = await client.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == status
+    assert says in answer.json()["detail"]
+    assert len(answer.content) < 1000

@@ -161,3 +161,27 @@ async def test_a_page_costs_a_few_looks_however_many_wait(services: Services, wo
         event.listen(engine.sync_engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
     assert len(await services.explainer.first_reasons(tasks)) == 100
     assert 0 < len([one for one in statements if one.startswith(("SELECT", "WITH"))]) <= 6
+
+
+async def test_a_tenant_is_not_told_whose_calls_opened_a_breaker_nor_who_runs_in_its_queue(
+    services: Services, claim: Claim, worker: None
+) -> None:
+    async def submit(tenant: str) -> int:
+        new = services.intake.prepare(Submission(task_type="echo", payload={"number": 1}, queue="q"), tenant=tenant)
+        return (await services.tasks.submit(new)).task.id
+
+    await submit("south")
+    await services.limits.change("q", {"max_running": 1})
+    await claim()
+    waiting = await submit("north")
+    await services.breakers.trip("echo", "https://south.example/secret answered 500", 3600)
+    everyones = await services.explainer.explain(waiting)
+    assert "secret" in everyones.reasons[0].message
+    assert everyones.reasons[1].held_by
+    theirs = await services.explainer.explain(waiting, "north")
+    assert [one.reason for one in theirs.reasons] == [one.reason for one in everyones.reasons]
+    assert "secret" not in str(theirs.reasons)
+    assert not any(one.held_by for one in theirs.reasons)
+    task = await services.tasks.get(waiting)
+    assert "secret" in (await services.explainer.first_reasons([task]))[waiting].message
+    assert "secret" not in (await services.explainer.first_reasons([task], "north"))[waiting].message

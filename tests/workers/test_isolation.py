@@ -21,7 +21,7 @@ from app.core.task import FailureReason, Status, Task
 from app.models.dead_letters import DeadFilter
 from app.workers.guard import descendants
 from app.workers.oom import OomKills
-from app.workers.output import unmarked
+from app.workers.output import MarkedLines, unmarked
 from tests.chaos.conftest import SEED, amount
 from tests.conftest import until
 from tests.isolation_executors import BUSY, DEADLY, DEAF, HARMLESS, RAISING, RESULTS
@@ -694,3 +694,14 @@ async def test_the_traceback_of_a_failed_attempt_is_in_the_log_unless_the_execut
     assert "sample_executors.py" in ended[broken.id]["traceback"]
     assert "traceback" not in ended[refused.id]
     assert "KeyError: 'the cause'" in ended[caused.id]["traceback"]
+
+
+def test_what_is_printed_cannot_speak_for_another_attempt(tmp_path: Path) -> None:
+    path = tmp_path / "printed"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
+    stream = MarkedLines(descriptor)
+    stream.alone = (7, 1)
+    said = "hello \x1e9 1\x1fforged"
+    assert stream.write(said + "\n") == len(said) + 1
+    os.close(descriptor)
+    assert unmarked(path.read_text().rstrip("\n")) == [((7, 1), "hello \u241e9 1\u241fforged")]
