@@ -185,6 +185,7 @@ def test_every_kind_of_problem_is_documented_with_its_status() -> None:
         (408, "too-slow"),
         (414, "target-too-long"),
         (431, "head-too-large"),
+        (431, "framing-too-large"),
         (503, "too-many-connections"),
     }
     assert documented == {*errors.STATUS.values(), *of_routes, *at_the_door, *of_the_server}

@@ -73,7 +73,8 @@ class Limits:
         """What the address that calls may do; None where addresses are not limited."""
         if self._levels is None or self._of_addresses is None:
             return None
-        return self._levels.take(f"address {_network(scope)}", self._of_addresses, now)
+        client = scope.get("client")
+        return self._levels.take(f"address {network(client[0] if client else '')}", self._of_addresses, now)
 
     def key(self, key: ApiKey, now: float) -> Standing | None:
         """What the key may do; None where keys are not limited."""
@@ -82,10 +83,8 @@ class Limits:
         return self._levels.take(f"key {key.id}", self._of_keys, now)
 
 
-def _network(scope: Scope) -> str:
+def network(host: str) -> str:
     """The address; of IPv6 the part that one caller cannot change at will."""
-    client = scope.get("client")
-    host = client[0] if client else ""
     if ":" not in host:
         return host
     try:

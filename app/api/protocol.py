@@ -1,4 +1,5 @@
-"""The server's HTTP protocol, with patience that ends: uvicorn's own waits for ever for a request that does not come.
+"""The server's HTTP protocol, with patience that ends: uvicorn's own waits for ever for a request that does not come, and
+keeps whatever comes.
 
 One sweep a second looks at all connections of the process, so that a request costs a few assignments and no timer.
 """
@@ -6,13 +7,17 @@ One sweep a second looks at all connections of the process, so that a request co
 import asyncio
 import socket
 from collections import Counter
+from collections.abc import Sized
 from contextlib import suppress
 from typing import Any
 
 import orjson
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.api.headers import LINES
+from app.api.limits import network
 
 HEAD_SECONDS = 10.0
 """How long the head of a request may take, from the connection or from its first byte, and how long silence before it."""
@@ -27,6 +32,15 @@ that vanished without a word gives its place back within half a minute; the kern
 SWEEP_SECONDS = 1.0
 HEAD_BYTES = 64 * 1024
 TARGET_BYTES = 16 * 1024
+FRAMING_BYTES = 64 * 1024
+FRAMING_A_BYTE = 8
+"""What may come around a body: sizes and extensions of chunks, trailers. Each byte of the body pays for so many of it, which is
+enough for chunks of one byte; what is not paid for may be FRAMING_BYTES."""
+MOST_PIPELINED = 16
+"""How many requests may wait on one connection for the answers before theirs."""
+INVALID = "Invalid HTTP request received."
+OFFERS = frozenset({b"upgrade", b"http2-settings"})
+"""The headers by which a client offers to speak another protocol."""
 
 STATE = "connections"
 """Under which name the state of the lifespan has the Connections."""
@@ -70,15 +84,34 @@ class Connections:
         self._timer = loop.call_later(SWEEP_SECONDS, self._sweep, loop) if self._open else None
 
 
+class Flow(FlowControl):
+    """Reads nothing while requests wait in the pipeline, whoever asks for it: each request under way does."""
+
+    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        if not self._pipeline:
+            super().resume_reading()
+
+
+class Enough(Exception):
+    """Ends the parsing of what came."""
+
+
 class PatientProtocol(HttpToolsProtocol):
-    """Closes connections that are silent, send slowly, do not read, or are too many from one address."""
+    """Closes connections that are silent, send slowly or what nobody wants, do not read, or are too many from one address."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        self._address = self.client[0] if self.client else ""
+        self.flow = Flow(transport, self.pipeline)
+        self._address = network(self.client[0]) if self.client else ""
         # What the lifespan of the application gave to all of its connections; another application has given nothing.
         self._connections: Connections = self.app_state.setdefault(STATE, Connections())
         self._phase, self._since, self._received = HEAD, self.loop.time(), 0
+        self._framing = 0
+        self._is_full = False
         self._stalled_at: float | None = None
         if not self._connections.add(self, self._address):
             self._refuse(503, "too-many-connections", "There are too many connections from your address.")
@@ -88,16 +121,44 @@ class PatientProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._is_full:
             return
         if self._phase is IDLE and self._is_free():
             # Not only when a request begins: empty lines before it would keep the connection open for ever.
             self._phase, self._since, self._received = HEAD, self.loop.time(), 0
         if self._phase is HEAD:
             self._received += len(data)
-        super().data_received(data)
+        elif self._phase is BODY:
+            self._framing += len(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
         if self._phase is HEAD and self._received > HEAD_BYTES:
             self._refuse(431, "head-too-large", f"The head of a request may have {HEAD_BYTES} bytes.")
+        elif self._phase is BODY and self._framing > FRAMING_BYTES:
+            self._refuse(431, "framing-too-large", f"Chunk sizes and trailers may have {FRAMING_BYTES} bytes.")
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser. It stops behind the head of a request that offers another protocol, and would skip the body."""
+        while not self.transport.is_closing():
+            try:
+                self.parser.feed_data(data)
+                break
+            except HttpParserUpgrade as stopped:
+                data = self._declined() + data[stopped.args[0] :]
+            except HttpParserError:
+                if not self._is_full:
+                    self.logger.warning(INVALID)
+                    self.send_400_response(INVALID)
+                break
+
+    def _declined(self) -> bytes:
+        """The head that just came, without its offer (RFC 9110, 7.8: a server may ignore it), for a parser that is new."""
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%s: %s" % (name, value) for name, value in self.headers if name not in OFFERS]
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -105,22 +166,44 @@ class PatientProtocol(HttpToolsProtocol):
         if self._phase is not HEAD:
             self._phase, self._since, self._received = HEAD, self.loop.time(), 0
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._phase is not BODY:  # a trailer is no header: it comes after all that was decided by those
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        came = self._received
-        self._phase, self._since, self._received = BODY, self.loop.time(), 0
+        if self.transport.is_closing():
+            raise Enough
         if len(self.url) > TARGET_BYTES:
             self._refuse(414, "target-too-long", f"The path and the query may have {TARGET_BYTES} bytes.")
-        elif came > HEAD_BYTES and sum([len(name) + len(value) for name, value in self.headers]) > HEAD_BYTES:
+        elif self._received > HEAD_BYTES and self._has_long_head():
             self._refuse(431, "head-too-large", f"The head of a request may have {HEAD_BYTES} bytes.")
+        elif self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":  # which is for proxies; the others come again, see _declined
+                self.send_400_response("CONNECT is for proxies.")
+        elif len(self.pipeline) >= MOST_PIPELINED:
+            self._end_after_those_that_wait()
         else:
             super().on_headers_complete()
+            self._phase, self._since, self._received, self._framing = BODY, self.loop.time(), 0, 0
+
+    def _has_long_head(self) -> bool:
+        return sum([len(name) + len(value) for name, value in self.headers]) > HEAD_BYTES
+
+    def _end_after_those_that_wait(self) -> None:
+        """Answer the requests that wait, listen to nothing more, and close: the client knows which to send again."""
+        self._is_full, self._phase = True, IDLE
+        self.cycle.keep_alive = False
+        raise Enough
 
     def on_body(self, body: bytes) -> None:
         if not self.transport.is_closing():
             self._received += len(body)
+            self._framing = max(0, self._framing - FRAMING_A_BYTE * len(body))
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # only its head is, and comes again
         self._phase = IDLE
         if not self.transport.is_closing():
             super().on_message_complete()
@@ -162,19 +245,25 @@ class PatientProtocol(HttpToolsProtocol):
         return self.cycle is None or bool(self.cycle.response_complete)
 
     def _give_up(self, why: str) -> None:
-        """Close. Told is who said something, unless that would be taken for another answer, or part of one."""
-        if self._phase is HEAD:
-            told = self._received > 0 and self._is_free()
-        else:
-            told = not self._is_free() and not self.cycle.response_started
-        if told:
-            self._refuse(408, "too-slow", why)
-        else:
+        """Close. Told is who said something."""
+        if self._phase is HEAD and not (self._received > 0 and self._is_free()):
             self.transport.close()
+        else:
+            self._refuse(408, "too-slow", why)
+
+    def _would_mix(self) -> bool:
+        """Whether an answer now would be taken for a part of another one, or for a second one to the same request."""
+        if self.pipeline:
+            return True
+        started = self.cycle is not None and self.cycle.response_started
+        return started and (self._phase is BODY or not self.cycle.response_complete)
 
     def _refuse(self, status: int, slug: str, detail: str) -> None:
-        """Answer in place of the application, and close."""
+        """Answer in place of the application if that can be understood, and close."""
         if self.transport.is_closing():
+            return
+        if self._would_mix():
+            self.transport.close()
             return
         line = STATUS_LINE[status]
         title = line.decode().split(" ", 2)[2].strip()

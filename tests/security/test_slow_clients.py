@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 import pytest
 import uvicorn
+from uvicorn.protocols.http import httptools_impl
 
 from app.api import protocol
 from app.api.app import create_app
@@ -245,6 +246,7 @@ async def test_one_address_has_so_many_connections_and_gets_room_again(served: S
         (b"NONSENSE\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
         (HEAD + b"Content-Length: -5\r\n\r\n", 400),
         (HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n12345", 400),
         (HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
@@ -295,6 +297,170 @@ async def test_websockets_are_not_spoken(served: Serve) -> None:
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     assert not (await peer.answer()).startswith(b"HTTP/1.1 101")
+
+
+LIVE = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+OFFER = b"Connection: Upgrade\r\nUpgrade: foo\r\n"
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQBAAAAAAIAAAAA\r\n"
+
+
+def chunks(body: bytes, size: int) -> bytes:
+    parts = [body[start : start + size] for start in range(0, len(body), size)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n"
+
+
+def documents(said: bytes) -> Iterator[Any]:
+    """The JSON of each answer."""
+    for answer in said.split(b"HTTP/1.1 ")[1:]:
+        yield orjson.loads(answer.partition(b"\r\n\r\n")[2])
+
+
+async def test_trailers_are_no_headers_of_this_request_nor_of_the_next(served: Serve) -> None:
+    connect = await served()
+    for trailers in (b"Idempotency-Key: one\r\n", b"Idempotency-Key: one\r\nX: y\r\n"):
+        peer = await connect()
+        request = HEAD + CHUNKED + chunks(BODY, 7) + trailers + b"\r\n"
+        await peer.say(request + request + HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
+        answers = [await peer.answer() for _ in range(3)]
+        assert [answer[:12] for answer in answers] == [b"HTTP/1.1 201"] * 3
+        assert len({document["id"] for answer in answers for document in documents(answer)}) == 3
+
+
+ENDLESS = [
+    (b"0\r\n", b"a: b\r\n" * 2000),
+    (chunks(b" " * 50_000, 1000), b"a: b\r\n" * 2000),
+    (b"0\r\na: ", b"b" * 10_000),
+    (b"1;a=", b"b" * 10_000),
+    (b"", b"1;a=" + b"b" * 1000 + b"\r\n \r\n"),
+]
+
+
+async def flooded(peer: Peer, block: bytes) -> bytes:
+    """Send the same for as long as the server takes it, up to 30 MB; what it said. It must have closed."""
+    reading = asyncio.create_task(peer.rest())
+    with contextlib.suppress(ConnectionError):
+        for _ in range(30_000_000 // len(block)):
+            if reading.done():
+                break
+            await peer.say(block)
+            await asyncio.sleep(0)
+    assert (await asyncio.wait([reading], timeout=2))[0], "it takes more and more"
+    return reading.result()
+
+
+@pytest.mark.parametrize(("begin", "block"), ENDLESS)
+async def test_what_surrounds_a_body_has_an_end(served: Serve, begin: bytes, block: bytes) -> None:
+    connect = await served()
+    peer = await connect()
+    await peer.say(HEAD + CHUNKED + chunks(BODY, 7)[:-3] + begin)
+    await asyncio.sleep(0.05)
+    await flooded(peer, block)
+    # What lies unread when the server closes may cost the answer: here all is read.
+    peer = await connect()
+    await peer.say(HEAD + CHUNKED + begin)
+    await asyncio.sleep(0.05)
+    await peer.say((block * 100_000)[: protocol.FRAMING_BYTES + 1000])
+    said = await peer.rest(5)
+    assert said.startswith(b"HTTP/1.1 431 ")
+    assert [document["type"] for document in documents(said)] == ["urn:task-service:problem:framing-too-large"]
+
+
+async def test_a_request_that_has_its_answer_gets_no_second_one(served: Serve) -> None:
+    for rest in (b"0\r\n" + b"a: b\r\n" * 12_000, b"nonsense\r\n"):
+        peer = await (await served())()
+        await peer.say(b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\n" + CHUNKED)
+        assert b"404 Not Found" in await peer.answer()
+        await peer.say(rest)
+        assert await peer.rest(5) == b""
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+async def test_small_chunks_are_no_offence(served: Serve, size: int) -> None:
+    peer = await (await served())()
+    await peer.say(HEAD + CHUNKED + chunks(BODY + b" " * 200_000, size) + b"a: b\r\n\r\n")
+    assert b"201 Created" in await peer.answer()
+
+
+async def test_of_endless_pipelined_requests_the_first_are_answered(served: Serve) -> None:
+    peer = await (await served())()
+    await peer.say(LIVE * 1000)
+    said = await peer.rest()
+    answers = said.split(b"HTTP/1.1 ")[1:]
+    assert len(answers) == protocol.MOST_PIPELINED + 1
+    assert all(answer.startswith(b"200 OK") for answer in answers)
+    assert [b"connection: close" in answer for answer in answers] == [False] * protocol.MOST_PIPELINED + [True]
+
+
+async def test_as_many_pipelined_requests_as_may_be_are_answered_and_more_may_follow(served: Serve) -> None:
+    peer = await (await served())()
+    for _ in range(3):
+        await peer.say(LIVE * (protocol.MOST_PIPELINED + 1))
+        for _ in range(protocol.MOST_PIPELINED + 1):
+            assert b"200 OK" in await peer.answer()
+
+
+async def test_nothing_is_read_while_a_request_waits_for_another(served: Serve) -> None:
+    connect = await served()
+    peer = await connect()
+    await peer.say(HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
+    (task,) = documents(await peer.answer())
+    await peer.say(LIVE + b"GET /tasks/%d?wait=1 HTTP/1.1\r\nHost: localhost\r\n\r\n" % task["id"] + LIVE)
+    assert b'"alive"' in await peer.answer()
+    (one,) = connect.app.state.connections._open
+    for _ in range(10):
+        await peer.say(LIVE)
+        await asyncio.sleep(0.02)
+        assert len(one.pipeline) == 1
+    assert b'"task_type"' in await peer.answer()
+    for _ in range(11):
+        assert b'"alive"' in await peer.answer()
+
+
+@pytest.mark.parametrize("offer", [OFFER, H2C])
+@pytest.mark.parametrize("pause", [0.0, 0.05])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_who_offers_another_protocol_is_answered_in_this_one(
+    served: Serve, offer: bytes, pause: float, chunked: bool
+) -> None:
+    peer = await (await served())()
+    framing = CHUNKED if chunked else b"Content-Length: %d\r\n\r\n" % len(BODY)
+    body = chunks(BODY, 5) + b"\r\n" if chunked else BODY
+    for part in (HEAD + b"X-Empty:\r\n" + offer[:30], offer[30:] + framing, body[:9], body[9:] + LIVE) * 2:
+        await peer.say(part)
+        await asyncio.sleep(pause)
+    for _ in range(2):
+        assert b"201 Created" in await peer.answer()
+        assert b'"alive"' in await peer.answer()
+
+
+async def test_the_body_of_who_offers_another_protocol_is_no_request(served: Serve) -> None:
+    for framing, body in ((b"Content-Length: %d\r\n\r\n" % len(LIVE), LIVE), (CHUNKED, chunks(LIVE, 99) + b"\r\n")):
+        peer = await (await served())()
+        await peer.say(HEAD + OFFER + framing)
+        await asyncio.sleep(0.05)
+        await peer.say(body)
+        assert b"400 Bad Request" in await peer.answer()
+        await peer.say(LIVE)
+        assert b'"alive"' in await peer.answer()
+        peer.writer.write_eof()
+        assert await peer.rest() == b""
+
+
+async def test_addresses_of_one_ipv6_network_share_their_connections(
+    served: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = iter(["2001:db8:1:2::7", "2001:db8:1:2:ffff::9", "2001:db8:1:2::8", "2001:db8:1:3::7"])
+    monkeypatch.setattr(httptools_impl, "get_remote_addr", lambda transport: (next(hosts), 1))
+    connect = await served(max_connections_per_address=2)
+    let_in = []
+    for _ in range(4):
+        peer = await connect()
+        with contextlib.suppress(ConnectionError):
+            await peer.say(LIVE)
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            let_in.append(b"200 OK" in await peer.answer())
+    assert let_in == [True, True, False, True]
 
 
 async def test_hundreds_of_silent_connections_hold_nobody_up(served: Serve, hasty: None) -> None:
