@@ -122,6 +122,8 @@ class Redactor:
         long_enough = {secret for secret in secrets if len(secret) >= SHORTEST}
         written = {spelling for secret in long_enough for spelling in (*spellings(secret), _in_base64(secret))}
         self._known = [spelling.lower() for spelling in written]
+        self.longest = max((len(spelling.encode()) for spelling in written), default=0)
+        """In bytes: so much more of a text has to be known for its beginning to be redacted before it is cut."""
         self._pattern = any_of(written)
 
     def __call__(self, text: str) -> str:
@@ -130,6 +132,12 @@ class Redactor:
         if self._pattern is None or not _holds_any(text.lower(), self._known):
             return text
         return self._pattern.sub(REDACTED, text)
+
+    def beginning(self, text: str) -> str:
+        """`text` that somebody has cut, redacted: what may be half a secret at its end goes too."""
+        text = self(text)
+        end = text[-self.longest :].lower()
+        return text[: len(text) - max((_overlap(end, word) for word in self._known), default=0)]
 
     def message(self, text: str) -> str:
         """`text` of an error: what looks like somebody's key goes too, known or not."""
@@ -151,6 +159,15 @@ class Redactor:
 
 def _holds_any(text: str, words: Sequence[str]) -> bool:
     return any(word in text for word in words)
+
+
+def _overlap(text: str, word: str) -> int:
+    """How many characters at the end of `text` are a beginning of `word`."""
+    for start in range(max(0, len(text) - len(word) + 1), len(text)):
+        # A few characters first: to copy all that follows each place would take long for a long secret.
+        if word.startswith(text[start : start + SHORTEST]) and word.startswith(text[start:]):
+            return len(text) - start
+    return 0
 
 
 def redactor_of(settings: Settings, named: Secrets | None = None) -> Redactor:

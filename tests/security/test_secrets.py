@@ -4,6 +4,7 @@ import base64
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -42,6 +43,23 @@ def test_a_known_secret_is_cut_out_however_it_is_written(text: str) -> None:
 
 def test_the_longer_of_two_secrets_is_cut_out_whole() -> None:
     assert Redactor(["secret-one", "secret-one-and-more"])("a secret-one-and-more b") == "a [redacted] b"
+
+
+def test_half_a_secret_at_the_end_of_what_was_cut_goes_too() -> None:
+    redact = Redactor([PLAIN, "aaaabaaaa"])
+    for length in range(1, len(PLAIN)):
+        assert redact.beginning(f"said {PLAIN} {PLAIN[:length]}") == "said [redacted] "
+        assert redact.beginning(f"said {PLAIN[:length].upper()}") == "said "
+    assert redact.beginning("said aaaabaaaa") == "said [redacted]"
+    assert redact.beginning("said aaaabaaa") == "said "
+    assert redact.beginning(f"said {PLAIN[1:]}") == f"said {PLAIN[1:]}", "no beginning of it"
+    assert Redactor().beginning("said c") == "said c"
+
+
+def test_it_takes_no_time_to_look_for_half_a_long_secret() -> None:
+    began = time.process_time()
+    Redactor(["a" * 65535 + "b"]).beginning("a" * 65535 + "c")
+    assert time.process_time() - began < 5
 
 
 def test_what_is_no_secret_stays() -> None:

@@ -130,9 +130,12 @@ async def request_http(payload: HttpRequest, context: Context) -> dict[str, Any]
         signing = [] if payload.sign_with is None else [secrets.released(payload.sign_with, *place)]
     except OutboundRefused as refused:
         raise Fail(str(refused)) from None
+    redact = redactor_of(settings, secrets)
+    most_bytes = min(payload.max_response_bytes, context.setup.max_result_bytes // 3)
     request = Outgoing(
         *(payload.url, payload.method, headers, content),
-        most_bytes=min(payload.max_response_bytes, context.setup.max_result_bytes // 3),
+        # More than is kept, so that no secret is cut in two before it is found.
+        most_bytes=most_bytes + redact.longest,
         follow_redirects=payload.follow_redirects,
     )
     if payload.json_body is not None or "json_body" in payload.model_fields_set:
@@ -142,8 +145,8 @@ async def request_http(payload: HttpRequest, context: Context) -> dict[str, Any]
     if signing:
         timestamp = int(system_clock().timestamp())
         request = with_headers(request, signed(signing, f"msg_{key}", timestamp, content or b""))
-    answer = await call(guard, request, context.trace, payload.expected_status)
-    return described(answer, context.setup.max_result_bytes // 2, redactor_of(settings, secrets))
+    answer = await call(guard, request, context.trace, payload.expected_status, redact)
+    return described(answer, most_bytes, context.setup.max_result_bytes // 2, redact)
 
 
 def repetition_key(database_url: str, task_id: int, payload: HttpRequest) -> str:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.core import webhook
 from app.core.errors import OutboundRefused
 from app.core.retry import RetryPolicy
-from app.core.secrets import load_secrets
+from app.core.secrets import load_secrets, redactor_of
 from app.core.settings import Settings, load_settings
 from app.services.destinations import Url
 from app.services.executors import Context, Fail, executor
@@ -63,7 +63,7 @@ async def deliver(payload: WebhookNotice, context: Context) -> dict[str, Any]:
     # Signed anew for each attempt: the receiver refuses what was signed long ago.
     headers |= signed(keys, payload.message_id, int(system_clock().timestamp()), body)
     request = Outgoing(payload.url, "POST", headers, body, most_bytes=2048)
-    answer = await call(guard, request, context.trace, None, final=GONE)
+    answer = await call(guard, request, context.trace, None, redactor_of(settings), final=GONE)
     return {"status": answer.status}
 
 

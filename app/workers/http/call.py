@@ -36,6 +36,7 @@ async def call(
     request: Outgoing,
     trace: Trace | None,
     expected: Sequence[int] | None,
+    redact: Redactor,
     final: Collection[int] | None = None,
 ) -> Incoming:
     """Call, as a part of the trace if there is one. The answer, if its status is an expected one (None: any 2xx); `final` are
@@ -55,11 +56,10 @@ async def call(
         raise Fail(str(refused)) from None
     if answer.status in expected if expected is not None else 200 <= answer.status < 300:
         return answer
-    raise _unexpected(answer, destination.shown, final)
+    raise _unexpected(answer, f"{destination.shown} answered {_told(answer.status)}{_excerpt(answer, redact)}", final)
 
 
-def _unexpected(answer: Incoming, where: str, final: Collection[int] | None) -> Exception:
-    message = f"{where} answered {_told(answer.status)}{_excerpt(answer)}"
+def _unexpected(answer: Incoming, message: str, final: Collection[int] | None) -> Exception:
     temporary = answer.status in TEMPORARY or answer.status >= 500
     if answer.status in final if final is not None else not temporary:
         return Fail(message)
@@ -74,27 +74,41 @@ def _told(status: int) -> str:
         return str(status)
 
 
-def _excerpt(answer: Incoming) -> str:
-    words = " ".join(answer.body[: 4 * LONGEST_EXCERPT].decode(errors="replace").split())
-    printable = "".join(character for character in words if character.isprintable())
-    return f": {printable[:LONGEST_EXCERPT]}" if printable else "."
+def _excerpt(answer: Incoming, redact: Redactor) -> str:
+    most = 4 * LONGEST_EXCERPT + redact.longest
+    clean = redact.beginning if answer.truncated or len(answer.body) > most else redact
+    line = _one_line(clean(answer.body[:most].decode(errors="replace")))
+    # First redacted, then cut: half a secret is no longer found. And again, since in one line it may look otherwise.
+    shown = redact.message(clean(line))[:LONGEST_EXCERPT]
+    return f": {shown}" if shown else "."
 
 
-def described(answer: Incoming, most_bytes: int, redact: Redactor) -> dict[str, Any]:
-    """What is stored of an answer: status, address, some headers, the body as text or else in base64. At most about
-    `most_bytes` as JSON. A host may say back what it was sent, so it is redacted."""
-    # As Latin-1 every byte is a character and comes back as it was, whatever the body is.
-    body = redact(answer.body.decode("latin-1")).encode("latin-1")
+def _one_line(text: str) -> str:
+    return "".join(character for character in " ".join(text.split()) if character.isprintable())
+
+
+def described(answer: Incoming, most_bytes: int, most_as_json: int, redact: Redactor) -> dict[str, Any]:
+    """What is stored of an answer: status, address, some headers, `most_bytes` of the body as text or else in base64. At most
+    about `most_as_json` as JSON. A host may say back what it was sent, so it is redacted."""
+    body, truncated = _beginning(answer, most_bytes, redact)
     headers = {name: redact(value)[:LONGEST_SHOWN_HEADER] for name, value in answer.headers if name in SHOWN_HEADERS}
-    text = _text(body, most_bytes)
+    text = _text(body, most_as_json)
     return {
         "status": answer.status,
         "url": redact(answer.url),
         "headers": headers,
         "body": text,
         "body_base64": base64.b64encode(body).decode() if text is None else None,
-        "truncated": answer.truncated,
+        "truncated": truncated,
     }
+
+
+def _beginning(answer: Incoming, most_bytes: int, redact: Redactor) -> tuple[bytes, bool]:
+    """The body, redacted and then cut, and whether there was more."""
+    clean = redact.beginning if answer.truncated else redact
+    # As Latin-1 every byte is a character and comes back as it was, whatever the body is.
+    body = clean(answer.body.decode("latin-1")).encode("latin-1")
+    return body[:most_bytes], answer.truncated or len(body) > most_bytes
 
 
 def _text(body: bytes, most_bytes: int) -> str | None:

@@ -143,6 +143,53 @@ async def test_what_is_no_text_is_stored_in_base64(body: bytes, allow: Any) -> N
     assert (result["body"], base64.b64decode(result["body_base64"])) == (None, body)
 
 
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A header with a secret, for a host of this machine."""
+    monkeypatch.setenv("SECRET_CRM", TOKEN)
+    monkeypatch.setenv("SECRETS_HOSTS", "crm=http://127.0.0.1")
+    return {"X-Key": {"secret": "crm"}}
+
+
+def _traces(text: str | None) -> list[str]:
+    """What there is of the secret, six characters or more."""
+    pieces = [TOKEN[at : at + 6] for at in range(len(TOKEN) - 5)]
+    return [piece for piece in pieces if piece in str(text)]
+
+
+@pytest.mark.parametrize("before", ["you sent: ", ""])
+async def test_a_secret_that_the_cap_cuts_in_two_is_not_stored(before: str, allow: Any, told: dict[str, Any]) -> None:
+    async with serving(plain(body=(before + TOKEN + "." * 100).encode())) as site:
+        for most in range(len(before) + len(TOKEN) + 2):
+            result = await run(allow(site), headers=told, max_response_bytes=most)
+            assert _traces(result["body"]) == []
+            assert result["truncated"]
+            assert result["body"] == (before + "[redacted]" + "." * 100)[:most]
+
+
+async def test_a_secret_that_comes_often_leaves_no_half_at_the_end(allow: Any, told: dict[str, Any]) -> None:
+    """Redacted it takes less than it did, so that what was read ends before the cap."""
+    async with serving(plain(body=TOKEN.encode() * 1000)) as site:
+        for most in range(100, 120):
+            result = await run(allow(site), headers=told, max_response_bytes=most)
+            assert (_traces(result["body"]), result["truncated"]) == ([], True)
+            assert set(result["body"].split("[redacted]")) <= {"", *("[redacted]"[:n] for n in range(1, 10))}
+
+
+@pytest.mark.parametrize("status", ["400 No", "503 Down"])
+async def test_a_secret_that_an_excerpt_cuts_in_two_is_not_in_the_error(
+    status: str, allow: Any, told: dict[str, Any]
+) -> None:
+    for padding in (5, *range(280, 301), *range(1180, 1201)):
+        for gap in (".", " "):
+            body = gap * padding + TOKEN + "." * 100
+            for sent, most in ((body.encode(), 4000), (body.encode(), padding + 15), (body.encode("utf-16-le"), 4000)):
+                async with serving(plain(status, sent)) as site:
+                    with pytest.raises((Fail, UnexpectedStatus)) as raised:
+                        await run(allow(site), headers=told, max_response_bytes=most)
+                assert _traces(str(raised.value)) == []
+
+
 async def test_a_host_that_is_down_costs_a_wait_and_not_an_attempt(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
