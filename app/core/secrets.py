@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -120,7 +121,7 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         long_enough = {secret for secret in secrets if len(secret) >= SHORTEST}
-        written = {spelling for secret in long_enough for spelling in (*spellings(secret), _in_base64(secret))}
+        written = {spelling for secret in long_enough for spelling in (*spellings(secret), *_in_base64(secret))}
         self._known = [spelling.lower() for spelling in written]
         self.longest = max((len(spelling.encode()) for spelling in written), default=0)
         """In bytes: so much more of a text has to be known for its beginning to be redacted before it is cut."""
@@ -181,6 +182,12 @@ def redactor_of(settings: Settings, named: Secrets | None = None) -> Redactor:
         parts = urlsplit(address)
         password = parts.netloc.rpartition("@")[0].partition(":")[2]
         held |= {password, unquote(password)}
+    return _redactor(frozenset(held))
+
+
+@lru_cache(maxsize=4)
+def _redactor(held: frozenset[str]) -> Redactor:
+    """Made once for what is known, not once for each call of a host."""
     return Redactor(held)
 
 
@@ -191,8 +198,15 @@ def spellings(secret: str) -> set[str]:
     return {secret, ascii_only, plain, quote(secret, safe=""), *slashes} - {""}
 
 
-def _in_base64(secret: str) -> str:
-    return base64.b64encode(secret.encode()).decode().rstrip("=")
+def _in_base64(secret: str) -> set[str]:
+    """What base64 of any text has in it where the secret is part of that text, in both alphabets. Three bytes become four
+    characters, so there are three ways to begin; the characters at the edges hold bits of its neighbours too."""
+    found = set()
+    for before in range(3):
+        text = bytes(before) + secret.encode()
+        whole = slice((8 * before + 5) // 6, 8 * len(text) // 6)
+        found |= {encode(text).decode()[whole] for encode in (base64.b64encode, base64.urlsafe_b64encode)}
+    return found
 
 
 def any_of(words: Iterable[str]) -> re.Pattern[str] | None:

@@ -1,6 +1,7 @@
 """Canary secrets: nothing that this service writes or says holds one, whatever fails."""
 
 import base64
+import itertools
 import json
 import subprocess
 import sys
@@ -39,6 +40,20 @@ def test_a_known_secret_is_cut_out_however_it_is_written(text: str) -> None:
     assert "0123456789" not in redacted
     assert redacted.startswith("before ")
     assert redacted.endswith(" after")
+
+
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+@pytest.mark.parametrize("secret", ["crmSecretToken-0123456789", "?>~?>~?>~?>", "8 signs!", "größer~~>>??"])
+def test_a_secret_inside_a_text_in_base64_is_cut_out(secret: str, encode: Any) -> None:
+    redact = Redactor([secret])
+    for before, after in itertools.product(("", "u", "u:", "us:", "user"), ("", "a", "ab", "abc")):
+        text = encode(f"{before}{secret}{after}".encode()).decode()
+        left, found, right = redact(text).partition("[redacted]")
+        assert found
+        # Of the secret at most the bits of one character on each side, and what stood beside it.
+        assert len(left) <= (8 * len(before) + 5) // 6
+        assert len(right) <= 4 * ((len(after) + 2) // 3) + 4
+        assert encode(secret.encode()).decode().rstrip("=")[2:-1] not in redact(text)
 
 
 def test_the_longer_of_two_secrets_is_cut_out_whole() -> None:
