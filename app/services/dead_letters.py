@@ -15,6 +15,7 @@ from app.models.database import Connection, Database, retried
 from app.models.dead_letters import CauseGroup, Chosen, DeadFilter
 from app.services.audit import note
 from app.services.concurrency import share_out
+from app.services.quota import Quota
 
 BATCH = 500
 SAMPLES = 10
@@ -36,11 +37,12 @@ class ActionReport:
 class DeadLetters:
     """Failed tasks that nobody has dealt with."""
 
-    def __init__(self, database: Database, bus: EventBus, priority_step_seconds: float) -> None:
+    def __init__(self, database: Database, bus: EventBus, priority_step_seconds: float, quota: Quota) -> None:
         self._database = database
         self._bus = bus
         self._step = priority_step_seconds
         self._clock = database.clock()
+        self._quota = quota
 
     async def search(self, wanted: DeadFilter, limit: int, before_id: int | None = None) -> list[Task]:
         """Up to `limit` dead letters, newest first."""
@@ -54,7 +56,7 @@ class DeadLetters:
 
     async def requeue(self, wanted: DeadFilter, *, dry_run: bool, by: Actor | None = None) -> ActionReport:
         """Run them again, now, with a fresh budget of attempts; their history stays. One whose unique key another
-        unfinished task holds is left alone."""
+        unfinished task holds is left alone, and so is one whose tenant has as many tasks waiting as it may."""
         deed = _Deed(by, Action.DEAD_LETTERS_REQUEUE)
         return await self._each_batch(wanted, dry_run, self._requeue, TasksRequeued, deed)
 
@@ -86,14 +88,19 @@ class DeadLetters:
         keys, tenants = {one.unique_key for one in keyed if one.unique_key}, {one.tenant for one in keyed}
         found = await task_rows.find_by_keys(connection, [], keys, tenants)
         holders = {(task.tenant, task.unique_key): task.id for task in found}
-        ready, skipped = [], {}
-        for id_, key, tenant in chosen:
+        free: list[Chosen] = []
+        skipped: dict[int, str] = {}
+        for one in chosen:
+            id_, key, tenant = one
             if key is not None and (tenant, key) in holders:
                 skipped[id_] = f"task {holders[tenant, key]} holds its unique key"
                 continue
             if key is not None:
                 holders[tenant, key] = id_
-            ready.append(id_)
+            free.append(one)
+        over = await self._quota.over(connection, [one.tenant for one in free])
+        skipped |= {free[place].id: str(refusal) for place, refusal in over.items()}
+        ready = [one.id for place, one in enumerate(free) if place not in over]
         requeued = await rows.requeue(connection, ready, self._clock(), self._step)
         await share_out(connection, {key for _, key in requeued})
         return _Done([id_ for id_, _ in requeued], skipped)

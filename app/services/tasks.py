@@ -54,6 +54,7 @@ from app.services.audit import note
 from app.services.batcher import Batcher
 from app.services.concurrency import share_out
 from app.services.limits import QueueLimits
+from app.services.quota import Quota
 from app.services.webhooks import announce
 
 ROWS_A_STATEMENT = 1000
@@ -125,12 +126,11 @@ class TaskService:
         bus: EventBus,
         limits: QueueLimits,
         priority_step_seconds: float,
-        max_waiting_per_tenant: int = 0,
+        quota: Quota,
     ) -> None:
-        """`max_waiting_per_tenant`: tasks of one tenant that may wait, 0 is any number."""
         self._database = database
         self._limits = limits
-        self._quota = max_waiting_per_tenant
+        self._quota = quota
         self._bus = bus
         self._step = priority_step_seconds
         self._clock: Clock = database.clock()
@@ -276,7 +276,8 @@ class TaskService:
 
     @retried
     async def retry(self, task_id: int, tenant: str = "", by: Actor | None = None) -> Task:
-        """Run a failed or cancelled task again, now, with a fresh budget. Raises NotFound, Conflict, UniqueKeyTaken."""
+        """Run a failed or cancelled task again, now, with a fresh budget. Raises NotFound, Conflict, UniqueKeyTaken,
+        QuotaExceeded."""
         now = self._clock()
         async with self._database.write() as connection:
             task = await self._locked(connection, task_id, tenant)
@@ -284,6 +285,8 @@ class TaskService:
             if task.unique_key is not None:
                 for holder in await rows.find_by_keys(connection, [], [task.unique_key], [task.tenant]):
                     raise UniqueKeyTaken(task.unique_key, holder.id, task.status)
+            for refused in (await self._quota.over(connection, [task.tenant])).values():
+                raise refused
             await rows.make_ready_again(connection, task, now, rank_of(now, task.priority, self._step))
             await share_out(connection, [task.concurrency_key])
             before, task = task, await self._locked(connection, task_id, tenant)
@@ -362,22 +365,7 @@ class TaskService:
     async def _full(self, connection: Connection, tasks: Sequence[NewTask]) -> dict[int, QueueFull | QuotaExceeded]:
         """Those that their queue or their tenant has no room for, by their places."""
         full: dict[int, QueueFull | QuotaExceeded] = {**await self._limits.full(connection, tasks)}
-        if self._quota:
-            full |= await self._over_quota(connection, tasks)
-        return full
-
-    async def _over_quota(self, connection: Connection, tasks: Sequence[NewTask]) -> dict[int, QuotaExceeded]:
-        room = {
-            tenant: self._quota - await rows.count_waiting(connection, tenant, self._quota)
-            for tenant in sorted({task.tenant for task in tasks if task.tenant})
-        }
-        over = {}
-        for place, task in enumerate(tasks):
-            if task.tenant:
-                room[task.tenant] -= 1
-                if room[task.tenant] < 0:
-                    over[place] = QuotaExceeded(task.tenant, self._quota)
-        return over
+        return full | await self._quota.over(connection, [task.tenant for task in tasks])
 
     async def _faults(
         self, connection: Connection, tasks: Sequence[NewTask], now: datetime

@@ -28,6 +28,7 @@ from app.services.keys import KeyRing, Keys
 from app.services.limits import QueueLimits
 from app.services.metrics import Metrics
 from app.services.queue import TaskQueue
+from app.services.quota import Quota
 from app.services.registry import ExecutorRegistry, installed_modules, load_executors
 from app.services.sessions import Sessions
 from app.services.submissions import Intake
@@ -130,7 +131,8 @@ def _put_together(
     alerts = Alerts(database, bus, settings, limits, tallies, breakers, random)
     audit = AuditLog(database, settings)
     insights = Insights(database, settings)
-    tasks = TaskService(database, bus, limits, settings.priority_step_seconds, settings.max_waiting_per_tenant)
+    quota = Quota(settings.max_waiting_per_tenant)
+    tasks = TaskService(database, bus, limits, settings.priority_step_seconds, quota)
     ring = KeyRing(database, bus)
     chores = Chores(database, queue, breakers, bus, settings, wall)
     everything = every_chore(settings, chores, files, breakers, limits, tallies, alerts, audit)
@@ -146,7 +148,7 @@ def _put_together(
         queue=queue,
         chores=chores,
         upkeep=Upkeep(everything, bus, wall, random),
-        dead_letters=DeadLetters(database, bus, settings.priority_step_seconds),
+        dead_letters=DeadLetters(database, bus, settings.priority_step_seconds, quota),
         breakers=breakers,
         webhooks=webhooks,
         alerts=alerts,

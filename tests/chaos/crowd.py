@@ -17,6 +17,7 @@ from app.core.task import JsonText, NewTask
 from app.models.database import Database
 from app.models.tasks import TaskFilter
 from app.services.limits import QueueLimits
+from app.services.quota import Quota
 from app.services.tallies import Tallies
 from app.services.tasks import TaskService
 
@@ -39,7 +40,7 @@ async def main(url: str, verb: str, seconds: float) -> None:
     database = Database(url)
     await database.open()
     bus = EventBus()
-    tasks = TaskService(database, bus, QueueLimits(database, bus, Tallies(database, bus, 60.0)), 60.0)
+    tasks = TaskService(database, bus, QueueLimits(database, bus, Tallies(database, bus, 60.0)), 60.0, Quota(0))
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     over = time.monotonic() + seconds

@@ -9,7 +9,7 @@ import pytest
 
 from app.api import access
 from app.api.limits import MEMORY_BYTES, SLOTS, Levels
-from app.core.lifecycle import Completed
+from app.core.lifecycle import Completed, Errored
 from app.core.rate import Rate
 from app.core.task import JsonText
 from tests.api.conftest import claim, settle
@@ -119,6 +119,52 @@ async def test_a_tenant_may_have_so_many_tasks_waiting(locked: MakeHouse) -> Non
     assert (await house.ask("POST", "/tasks/bulk", "north", json={"tasks": [body] * 2})).status_code == 429
     assert (await house.ask("POST", "/tasks/bulk", "north", json={"tasks": [body]})).status_code == 201
     assert (await house.ask("GET", "/stats", "north")).json()["completed"] == 1
+
+
+async def _refused(house: House, task_id: int) -> None:
+    answer = await house.ask("POST", f"/tasks/{task_id}/retry", "north-manage")
+    assert (answer.status_code, answer.json()["type"]) == (429, "urn:task-service:problem:quota-exceeded")
+    assert answer.headers["retry-after"] == "5"
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+async def test_a_retry_needs_room_as_a_submission_does(locked: MakeHouse) -> None:
+    house = await locked(max_waiting_per_tenant=2)
+    cancelled = [await house.submitted("north", delay_seconds=60) for _ in range(2)]
+    for task_id in cancelled:
+        assert (await house.ask("POST", f"/tasks/{task_id}/cancel", "north")).status_code == 200
+    waiting = [await house.submitted("north", delay_seconds=60) for _ in range(2)]
+    for task_id in cancelled:
+        await _refused(house, task_id)
+    assert (await house.ask("POST", f"/tasks/{cancelled[0]}/retry", "manage")).status_code == 429, "whoever asks"
+    assert (await house.ask("GET", f"/tasks/{cancelled[0]}", "north")).json()["status"] == "cancelled"
+    await house.ask("POST", f"/tasks/{waiting[0]}/cancel", "north")
+    assert (await house.ask("POST", f"/tasks/{cancelled[0]}/retry", "north")).status_code == 200
+    await _refused(house, cancelled[1])
+    ours = await house.submitted("all", delay_seconds=60)
+    await house.ask("POST", f"/tasks/{ours}/cancel", "all")
+    assert (await house.ask("POST", f"/tasks/{ours}/retry", "all")).status_code == 200, "what is nobody's has no quota"
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+async def test_dead_letters_are_requeued_as_far_as_there_is_room(locked: MakeHouse) -> None:
+    house = await locked(max_waiting_per_tenant=3)
+    failed = {}
+    for key in ("north", "south", "all"):
+        failed[key] = [await house.submitted(key) for _ in range(3)]
+        await settle(house.client, await claim(house.client), Errored("E", "no", retryable=False))
+    for _ in range(2):
+        await house.submitted("north", delay_seconds=60)
+    for dry_run in (True, False):
+        body = {"all": True, "dry_run": dry_run}
+        done = (await house.ask("POST", "/dead-letters/requeue", "all", json=body)).json()
+        assert (done["matched"], done["changed"]) == (9, 7)
+        assert [one["id"] for one in done["skipped"]] == failed["north"][1:]
+        assert {one["reason"] for one in done["skipped"]} == {
+            "Tenant north may have 3 tasks waiting; try again when some have run."
+        }
+    again = (await house.ask("POST", "/dead-letters/requeue", "north", json={"all": True})).json()
+    assert (again["matched"], again["changed"], len(again["skipped"])) == (2, 0, 2)
 
 
 async def test_of_many_at_once_only_as_many_are_taken_as_there_is_room_for(locked: MakeHouse) -> None:
