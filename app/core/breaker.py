@@ -49,7 +49,8 @@ class Breaker:
     ceiling_seconds ... up to this, by default ten times `open_seconds`
     probes          how many attempts are let through at once afterwards. Their first success closes it, a failure opens it
     on              which exceptions are failures of the dependency: classes, or their full names where importing them
-                    would be heavy ("httpx.TransportError"). An attempt that ran out of time is one in any case
+                    would be heavy ("httpx.TransportError"). An attempt that ran out of time is one in any
+                    case, unless its task was given less of it than is usual
     """
 
     failures: int = 5

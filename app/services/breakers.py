@@ -13,6 +13,7 @@ from app.core.errors import NotFound, OutboundFailed
 from app.core.events import BreakerClosed, BreakerOpened, BreakerProbed, BreakerReset, BreakerTripped, EventBus
 from app.core.lifecycle import Completed, Errored, Outcome, TimedOut
 from app.core.outbound import status_in
+from app.core.settings import Settings
 from app.core.task import ClaimedTask, Task
 from app.models import breakers as rows
 from app.models.database import Connection, Database, retried
@@ -41,6 +42,8 @@ class BreakerRules:
 
     registry: ExecutorRegistry
     of_hosts: bool
+    timeout_seconds: float
+    outbound_timeout_seconds: float
 
     def get(self, name: str) -> Breaker | None:
         """None for one that nobody declares."""
@@ -54,6 +57,15 @@ class BreakerRules:
         executor = self.registry.get(task_type)
         return executor.host_breaker(payload) if executor is not None and self.of_hosts and payload else None
 
+    def cut_short(self, task_type: str, outcome: Outcome, *, of_host: bool) -> bool:
+        """Whether an attempt ran out of a time that is shorter than the usual one: whoever submits chooses that, and it says
+        nothing of what others wait for. A host gets no longer than every request does."""
+        if not isinstance(outcome, TimedOut):
+            return False
+        executor = self.registry.get(task_type)
+        usual = (executor.timeout_seconds if executor is not None else None) or self.timeout_seconds
+        return outcome.limit_seconds < (min(usual, self.outbound_timeout_seconds) if of_host else usual)
+
 
 class Breakers:
     """The breakers of one store: those that executors declare, those of hosts that failed of late, and those of other task
@@ -65,14 +77,13 @@ class Breakers:
         bus: EventBus,
         registry: ExecutorRegistry,
         random: Random,
-        *,
-        of_hosts: bool = True,
+        settings: Settings,
     ) -> None:
-        """`of_hosts`: each host that tasks call has one too."""
         self._database = database
         self._bus = bus
         self._registry = registry
-        self._rules = BreakerRules(registry, of_hosts)
+        limits = (settings.timeout_seconds, settings.outbound_timeout_seconds)
+        self._rules = BreakerRules(registry, settings.host_breakers, *limits)
         self._random = random
         self._clock = database.clock()
 
@@ -193,6 +204,8 @@ class Breakers:
             case Errored(dependency=str(name)) if name in self._registry.breakers:
                 return Verdict(name, lease, f"{outcome.type}: {outcome.message}"[:LONGEST_REASON])
         host = self._rules.host_behind(task.task_type, task.payload)
+        if self._rules.cut_short(task.task_type, outcome, of_host=host is not None):
+            return None
         if host is not None:
             heard = _word_of_host(outcome)
             return None if heard is None else Verdict(host, lease, heard or None)

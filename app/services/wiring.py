@@ -123,7 +123,7 @@ def _put_together(
     random = Random()  # noqa: S311 jitter, not secrets
     wall = WallClock(bus, database.clock(), monotonic)
     files = FileService(database, bus, settings)
-    breakers = Breakers(database, bus, registry, random, of_hosts=settings.host_breakers)
+    breakers = Breakers(database, bus, registry, random, settings)
     tallies = Tallies(database, bus, settings.priority_step_seconds)
     webhooks = Webhooks(database, bus, settings)
     limits = QueueLimits(database, bus, tallies)

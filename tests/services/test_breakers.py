@@ -160,6 +160,23 @@ async def test_only_failures_of_the_dependency_count(services: Services, outcome
     assert (await report(services)).circuit.failures == (2 if counts else 0)
 
 
+async def test_a_time_limit_that_the_submission_made_shorter_says_nothing_of_the_dependency(services: Services) -> None:
+    """Or whoever may submit could hold back everybody's tasks."""
+    await submit(services, count=4, timeout_seconds=0.2)
+    claimed = await claim(services, room=4)
+    assert {task.timeout_seconds for task in claimed} == {0.2}
+    await settle(services, claimed, TimedOut(0.2))
+    assert (await report(services)).circuit.failures == 0
+    await settle(services, await claim(services, room=2), down())
+    assert await state(services) is BreakerState.OPEN, "its other failures count"
+
+
+async def test_a_longer_time_limit_counts(services: Services) -> None:
+    await submit(services, count=2, timeout_seconds=5)
+    await settle(services, await claim(services, room=2), TimedOut(5))
+    assert await state(services) is BreakerState.OPEN
+
+
 async def test_an_executor_may_name_another_dependency(services: Services) -> None:
     await submit(services, count=3)
     await settle(services, await claim(services), down("port"))
@@ -436,6 +453,28 @@ async def test_a_host_that_is_down_holds_back_its_tasks_alone(
     reasons = {reason.reason: reason for reason in explained.reasons}
     assert HOST in reasons[Why.BREAKER_OPEN].message
     assert reasons[Why.BREAKER_OPEN].until is not None
+
+
+@pytest.mark.parametrize(("seconds", "counts"), [(0.3, False), (29.9, False), (30, True), (200, True)])
+async def test_a_host_is_not_judged_by_less_time_than_every_request_gets(
+    services: Services, seconds: float, counts: bool
+) -> None:
+    await break_host(services, TimedOut(seconds))
+    assert (await hosts(services)).get(HOST) is (BreakerState.OPEN if counts else None)
+    await call(services)
+    assert len(await claim(services)) == (0 if counts else 1)
+
+
+async def test_a_host_that_does_not_answer_in_a_probes_shorter_time_is_probed_again(
+    services: Services, clock: FrozenClock
+) -> None:
+    await break_host(services)
+    clock.forward(20)
+    await call(services, max_attempts=1, timeout_seconds=0.3)
+    await settle(services, await claim(services), TimedOut(0.3))
+    assert await hosts(services) == {HOST: BreakerState.HALF_OPEN}
+    await call(services)
+    assert len(await claim(services)) == 1
 
 
 async def test_every_worker_obeys_what_one_found_out(services: Services, others: Services) -> None:
