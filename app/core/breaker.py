@@ -11,7 +11,7 @@ from random import Random
 
 from app.core.clock import JUMP
 from app.core.errors import PluginError
-from app.core.outbound import host_in
+from app.core.outbound import USUAL_PORTS, host_in
 
 REACHED_OVER_THE_NETWORK: tuple[type[Exception] | str, ...] = (ConnectionError, TimeoutError, "httpx.TransportError")
 EXTRA = 0.1
@@ -137,15 +137,17 @@ _NAME = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 def host_breaker(url: str) -> str | None:
-    """The name of the breaker of the host that a URL leads to, like `host:api.example.com:443`; None for no URL. One that
-    would be too long, or has other characters, is shortened to a digest."""
+    """The name of the breaker of the host that a URL leads to, like `host:api.example.com:443`, with the scheme where
+    the port does not tell it, like `host:http:api.example.com:8080`: who asks in the wrong way gets no answer, and says nothing
+    of those who ask in the right one. None for no URL. One that would be too long, or has other characters, is shortened to
+    a digest."""
     place = host_in(url)
     if place is None:
         return None
-    name = f"{_HOST}{place[0]}:{place[1]}"
-    if _NAME.fullmatch(name):
-        return name
-    return f"{_HOST}{hashlib.sha256(place[0].encode()).hexdigest()[:32]}:{place[1]}"
+    scheme, host, port = place
+    label = host if USUAL_PORTS.get(scheme) == port else f"{scheme}:{host}"
+    name = f"{_HOST}{label}:{port}"
+    return name if _NAME.fullmatch(name) else f"{_HOST}{hashlib.sha256(label.encode()).hexdigest()[:32]}:{port}"
 
 
 def is_of_host(name: str) -> bool:

@@ -11,7 +11,7 @@ Address = IPv4Address | IPv6Address
 
 _HOST = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 _ANSWERED = re.compile(r"\S+ answered ([1-5][0-9]{2})\b")
-_USUAL_PORTS = {"http": 80, "https": 443}
+USUAL_PORTS = {"http": 80, "https": 443}
 _WITH_PORT = re.compile(r"(?:\[(?P<six>[^\]]+)\]|(?P<other>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
 
 
@@ -65,14 +65,14 @@ def status_in(message: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def host_in(url: str) -> tuple[str, int] | None:
-    """The host that a URL leads to, in small letters, and its port; None where it leads nowhere. Judges nothing."""
+def host_in(url: str) -> tuple[str, str, int] | None:
+    """The scheme of a URL, the host that it leads to, in small letters, and its port; None where it leads nowhere. Judges nothing."""
     try:
         parts = urlsplit(url)
-        port = parts.port or _USUAL_PORTS.get(parts.scheme)
+        port = parts.port or USUAL_PORTS.get(parts.scheme)
     except ValueError:
         return None
-    return (parts.hostname.rstrip("."), port) if parts.hostname and port else None
+    return (parts.scheme, parts.hostname.rstrip("."), port) if parts.hostname and port else None
 
 
 def matches(pattern: str, host: str) -> bool:

@@ -12,6 +12,7 @@ from app.core.breaker import (
     Circuit,
     Verdict,
     brought_back,
+    host_breaker,
     judge,
     let_through,
     places,
@@ -214,3 +215,25 @@ def test_after_the_clock_was_set_back_it_stays_open_as_long_as_it_was_to(set_bac
 def test_what_lies_in_the_past_is_left_as_it_is() -> None:
     for circuit in (opened(), HALF_OPEN, Circuit("api")):
         assert brought_back(circuit, after(-1)) == brought_back(circuit, after(5)) == circuit
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://API.example.com/x", "host:api.example.com:443"),
+        ("http://api.example.com./x", "host:api.example.com:80"),
+        ("http://api.example.com:443/x", "host:http:api.example.com:443"),
+        ("https://api.example.com:80/x", "host:https:api.example.com:80"),
+        ("http://api.example.com:8080/x", "host:http:api.example.com:8080"),
+        ("https://api.example.com:8080/x", "host:https:api.example.com:8080"),
+        ("nonsense", None),
+    ],
+)
+def test_a_host_that_is_asked_in_another_way_is_another_host(url: str, name: str | None) -> None:
+    assert host_breaker(url) == name
+
+
+def test_the_name_of_a_hosts_breaker_is_never_too_long() -> None:
+    names = {host_breaker(f"{scheme}://{'a' * 70}.test:8080/") for scheme in ("http", "https")}
+    assert len(names) == 2
+    assert all(name is not None and len(name) <= 64 for name in names)

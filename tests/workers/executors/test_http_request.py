@@ -208,7 +208,7 @@ async def test_a_host_that_is_down_costs_a_wait_and_not_an_attempt(
         done = await running.run("http_request", payload={"url": other.url})  # another port is another host
         assert done.status is Status.COMPLETED
     (found,) = [one for one in await running.services.breakers.listed() if one.circuit.name.startswith("host:")]
-    assert found.circuit.name == f"host:127.0.0.1:{site.port}"
+    assert found.circuit.name == f"host:http:127.0.0.1:{site.port}"
     explained = await running.services.explainer.explain(waiting)
     assert "breaker_open" in [reason.reason for reason in explained.reasons]
 
