@@ -129,6 +129,8 @@ class GuardedConnection(sqlite.Connection):  # type: ignore[misc]  # the wheel s
 
     begins_by: float | None = None
     """Set by `begin_with_next`: the next statement is preceded by BEGIN IMMEDIATE, which may take until then."""
+    is_over: bool = False
+    """Whether the transaction of this turn was committed: a statement after it would be one of its own, without the lock."""
     reads_for: float | None = None
     """Longest that one statement may read; None is no limit."""
     beside: tuple[str, ...] = ()
@@ -157,6 +159,8 @@ class GuardedConnection(sqlite.Connection):  # type: ignore[misc]  # the wheel s
 
     def begin_statement(self) -> None:
         """What comes before each statement outside of a transaction. Raises OperationalError if the files are others."""
+        if self.is_over:
+            raise sqlite.ProgrammingError("a statement after the last one of its transaction")
         if _inodes(self._names) != self._files:
             raise sqlite.OperationalError(MOVED)
         if self.reads_for is not None:
@@ -311,13 +315,24 @@ async def _nothing_left(driver: Any) -> None:
 def begin_with_next(connection: PoolProxiedConnection, deadline: float) -> None:
     """Have the next statement on `connection` take the write lock first, in the same trip to the database thread, and
     fail if it is not to be had by `deadline` (monotonic)."""
-    connection.driver_connection._conn.begins_by = deadline  # type: ignore[union-attr]
+    guarded = _guarded(connection)
+    guarded.begins_by, guarded.is_over = deadline, False
+
+
+def no_more(connection: PoolProxiedConnection) -> None:
+    """Refuse every statement on `connection` until the next `begin_with_next`."""
+    _guarded(connection).is_over = True
+
+
+def _guarded(connection: PoolProxiedConnection) -> GuardedConnection:
+    guarded: GuardedConnection = connection.driver_connection._conn  # type: ignore[union-attr]
+    return guarded
 
 
 async def end_transaction(connection: PoolProxiedConnection) -> None:
     """Roll back whatever transaction `connection` is in, or was about to begin."""
     driver: Any = connection.driver_connection
-    driver._conn.begins_by = None
+    _guarded(connection).begins_by = None
     if driver.in_transaction:
         await driver.rollback()
 

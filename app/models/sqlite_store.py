@@ -220,6 +220,7 @@ async def _ended(connection: Connection) -> AsyncIterator[None]:
 async def _committed(connection: Connection, work: Coroutine[Any, Any, Answer]) -> Answer:
     answer = await work
     await connection.commit()
+    sqlite.no_more(_raw(connection))
     return answer
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import exc, text
 
 from app.core.errors import SchemaError, StoreError
 from app.models import migrate, tasks
@@ -133,6 +133,24 @@ async def test_a_part_that_is_cancelled_has_ended_before_its_caller_goes_on(data
     await change_at_once()
 
 
+async def test_nothing_comes_after_the_part_that_was_the_last(database: Database) -> None:
+    """On SQLite it would be a transaction of its own, without the lock, and nobody would notice."""
+    if database.path is None:
+        pytest.skip("a server is told to commit at the end of the block")
+    for durable in (True, False):
+        async with database.write(durable=durable) as connection:
+            await database.at_once(connection, _answer(connection), last=True)
+            with pytest.raises(exc.ProgrammingError, match="after the last one"):
+                await connection.execute(text("SELECT 1"))
+    async with database.write() as connection:
+        assert await database.at_once(connection, _answer(connection)) == 1
+        assert await _answer(connection) == 1
+
+
+async def _answer(connection: Connection) -> int | None:
+    return await connection.scalar(text("SELECT 1"))
+
+
 # Migrations.
 
 
@@ -171,7 +189,7 @@ async def test_processes_that_start_at_once_all_find_the_schema_ready(stores: St
     program = (
         "import asyncio\n"
         "from app.models.database import Database\n"
-        "from sqlalchemy import text\n"
+        "from sqlalchemy import exc, text\n"
         "async def main():\n"
         f"    database = Database({url!r})\n"
         "    await database.open()\n"
