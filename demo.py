@@ -37,6 +37,7 @@ from examples.demo.show import (
 )
 from examples.demo.texts import ARTICLES, LETTER, guest_book
 from taskclient import Client, ClientError, StillRunning, Task
+from taskclient.connection import API_KEY
 from taskclient.operations import result_of
 
 NEEDED = ("text_processing", "ai_summarization", "image_processing", "batch_processing")
@@ -60,7 +61,9 @@ class Api:
         self.folder = folder
         """Where downloads go."""
         # A proxy from the environment would be asked for 127.0.0.1 too.
-        self.client = httpx.Client(base_url=self.url, timeout=PATIENCE_SECONDS, trust_env=False)
+        key = os.environ.get(API_KEY)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.client = httpx.Client(base_url=self.url, timeout=PATIENCE_SECONDS, trust_env=False, headers=headers)
         self.tasks = Client(self.url)
         """The Python client, which does without a line what the calls above show one by one."""
         self.tag = f"demo-{uuid.uuid4().hex[:6]}"
@@ -409,7 +412,8 @@ def main(
 ) -> None:
     """Walk through the HTTP API of a running service, step by step.
 
-    Start the service first, each in a terminal of its own: python run_api.py and python run_worker.py.
+    Start the service first, each in a terminal of its own: python run_api.py and python run_worker.py. For a service that
+    wants an API key, put one with the scopes read, submit and manage into TASKS_API_KEY.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # an old terminal without UTF-8 shows question marks
@@ -435,6 +439,10 @@ def knock(api: Api) -> None:
         raise CannotGoOn(f"No API answers at {api.url} ({error}). Start it: python run_api.py") from None
     if answer.status_code != 200 or answer.headers.get("content-type") != "application/json":
         raise CannotGoOn(f"Something answers at {api.url}, but it is not this task service.")
+    if api.client.get("/task-types").status_code == 401:
+        raise CannotGoOn(
+            f"The API at {api.url} wants a key: put one with the scopes read, submit and manage into {API_KEY}."
+        )
 
 
 def fail(line: str) -> NoReturn:

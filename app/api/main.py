@@ -51,7 +51,7 @@ def serve(
         settings = load_settings(**{name: value for name, value in given.items() if value is not None})
         configure_logging(settings.log_level, settings.log_format, redact=redactor_of(settings))
         listener = _bound(settings)
-        keys_are_on = asyncio.run(_check(settings))
+        keys_are_on, database = asyncio.run(_check(settings))
     except (SettingsError, StoreError) as error:
         _refuse(str(error), 2)
     except AppError as error:
@@ -63,6 +63,7 @@ def serve(
     # The processes read their settings from the environment; what the command line said goes there.
     os.environ["API_HOST"], os.environ["API_PORT"] = settings.api_host, str(listener.getsockname()[1])
     shown = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
+    typer.echo(f"Database: {database}", err=True)
     typer.echo(f"Listening on http://{shown}:{listener.getsockname()[1]} (documentation at /docs)", err=True)
     _run(settings, listener, workers)
 
@@ -83,12 +84,12 @@ def _is_loopback(listener: socket.socket) -> bool:
     return ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
-async def _check(settings: Settings) -> bool:
-    """Open and close everything once: what cannot work is told in one line, and the schema is ready for all workers. True
-    if calls need a key."""
+async def _check(settings: Settings) -> tuple[bool, str]:
+    """Open and close everything once: what cannot work is told in one line, and the schema is ready for all workers. Whether
+    calls need a key, and where the database is."""
     async with open_services(settings) as services:
         await services.ring.load()
-        return services.ring.on
+        return services.ring.on, services.database.whole_name
 
 
 def _run(settings: Settings, listener: socket.socket, workers: int) -> None:

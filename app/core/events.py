@@ -264,6 +264,7 @@ class WorkerStarted:
     task_types: tuple[str, ...]
     processes: int
     concurrency: int
+    database: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -290,6 +290,7 @@ class LogSubscriber:
             types=list(event.task_types),
             processes=event.processes,
             concurrency=event.concurrency,
+            database=event.database,
         )
 
     def _worker_stopping(self, event: events.WorkerStopping) -> None:

@@ -79,6 +79,11 @@ class Database:
         return self._store.name
 
     @property
+    def whole_name(self) -> str:
+        """The same, so that it means one place from whatever folder it is read."""
+        return self.name if self.path is None else str(self.path.resolve())
+
+    @property
     def path(self) -> Path | None:
         """The file, None where the store is none."""
         return self._store.path if isinstance(self._store, SqliteStore) else None

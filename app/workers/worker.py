@@ -181,9 +181,11 @@ class Worker:
         )
 
     def _publish_start(self, row: WorkerRow) -> None:
-        options = self._options
+        options, database = self._options, self._services.database.whole_name
         self._services.bus.publish(
-            WorkerStarted(row.id, row.name, row.queues, row.task_types, options.processes, options.concurrency)
+            WorkerStarted(
+                row.id, row.name, row.queues, row.task_types, options.processes, options.concurrency, database
+            )
         )
 
     def _helpers(self, row: WorkerRow) -> list[Coroutine[Any, Any, None]]:
