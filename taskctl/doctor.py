@@ -42,7 +42,7 @@ def doctor(
     else:
         session.show(*(show.finding(one) for one in findings))
         number = "1 finding" if len(findings) == 1 else f"{len(findings) or 'no'} findings"
-        session.show(f"Looked at {', '.join(checked)}: {number}.")
+        session.show(f"Looked at {', '.join(dict.fromkeys(checked))}: {number}.")
     if findings:
         raise typer.Exit(Exit.BAD)
 
