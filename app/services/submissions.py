@@ -260,9 +260,7 @@ class Intake:
             checked = executor.payload.model_validate_json(text, context=self._surroundings)
         except ValidationError as error:
             faults = located_faults(error, [*location, "payload"])
-            where = ".".join(map(str, faults[0]["location"][len(location) + 1 :]))
-            what = f"{where}: {faults[0]['message']}" if where else faults[0]["message"]
-            raise PayloadInvalid(f"The payload does not fit {executor.task_type}: {what}.", faults) from None
+            raise PayloadInvalid(f"The payload does not fit {executor.task_type}.", faults) from None
         except Exception as error:  # a validator of user code may raise anything; what it does to input is a refusal
             message = f"The payload could not be checked: {type(error).__name__} in the model of {executor.task_type}."
             fault = {"location": [*location, "payload"], "message": message, "type": "validator_failed"}
