@@ -15,7 +15,7 @@ from app.api.errors import CHALLENGE, problem
 from app.api.limits import Limits, headers_of, told
 from app.api.origin import Origins
 from app.core.audit import ANONYMOUS, Actor
-from app.core.errors import Forbidden, StoreUnavailable
+from app.core.errors import OPENS_NOTHING, Forbidden, StoreUnavailable
 from app.core.keys import ApiKey
 from app.core.keys import Scope as KeyScope
 from app.core.rate import Standing
@@ -232,6 +232,6 @@ async def still_welcome(ring: KeyRing, caller: ApiKey | None) -> bool:
         return False
 
 
-def refusal(request: Request, why: str = "The key is unknown, expired or revoked.") -> Response:
+def refusal(request: Request, why: str = OPENS_NOTHING) -> Response:
     """The answer to who may not come in."""
     return problem(request, 401, "unauthorized", why, headers={"WWW-Authenticate": CHALLENGE})

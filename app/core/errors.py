@@ -159,11 +159,15 @@ class QuotaExceeded(AppError):
         self.most = most
 
 
+OPENS_NOTHING = "The key is unknown, expired or revoked."
+"""All that is said of a key that is no good, whatever the reason."""
+
+
 class KeyEnded(AppError):
     """The caller's key was revoked, or has expired, while it waited for the answer."""
 
     def __init__(self) -> None:
-        super().__init__("The key is unknown, expired or revoked.")
+        super().__init__(OPENS_NOTHING)
 
 
 class Forbidden(AppError):

@@ -17,7 +17,7 @@ _BRACKETS_AND_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.?)*+(?:"|\Z)|[\[{]|[\]}]',
 MOST_PARTS = 500_000
 """Fifty for each task of the largest bulk submission. Each takes a hundred bytes as a value, and more as a fault."""
 FEW_BYTES = 4 * MOST_PARTS
-"""A body has fewer names than this has fourths."""
+"""In a shorter body there are fewer names than that, so nobody counts: each takes four bytes at least."""
 
 
 def parse(raw: bytes, max_depth: int) -> Any:

@@ -107,7 +107,7 @@ async def promote_due(connection: AsyncConnection, now: datetime, limit: int) ->
 
 
 async def next_due(connection: AsyncConnection) -> datetime | None:
-    """When the next scheduled or retrying task is due, None if there is none."""
+    """When the next scheduled or retrying task is due, None if there is none. (`queue.front` asks the same, with more.)"""
     return await connection.scalar(
         select(tasks.c.scheduled_at).where(_DELAYED).order_by(tasks.c.scheduled_at, tasks.c.id).limit(1)
     )

@@ -309,7 +309,7 @@ async def _nothing_left(driver: Any) -> None:
     last = asyncio.ensure_future(driver._execute(lambda: None))
     while not last.done():
         with suppress(asyncio.CancelledError):
-            await asyncio.shield(last)
+            await asyncio.wait([last])
 
 
 def begin_with_next(connection: PoolProxiedConnection, deadline: float) -> None:

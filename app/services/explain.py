@@ -78,9 +78,9 @@ class Explainer:
         hands = await self._hands()
         circuit, state = (await self._behind([task], tenant))[task.id]
         async with self._database.read() as connection:
-            facts = await self._facts(connection, task, hands, circuit, state)
-        if tenant:
-            facts = replace(facts, running_ids=())  # the others in its queue may be anyone's
+            # The others in its queue may be anyone's.
+            running = () if tenant else await rows.running(connection, task.queue, NAMED)
+            facts = await self._facts(connection, task, hands, circuit, state, running)
         return core.explain(task, facts, self._clock())
 
     async def first_reasons(self, tasks: Sequence[Task], tenant: str = "") -> dict[int, Reason]:
@@ -125,7 +125,13 @@ class Explainer:
         ]
 
     async def _facts(
-        self, connection: Connection, task: Task, hands: list[Hand], circuit: Circuit, state: BreakerState
+        self,
+        connection: Connection,
+        task: Task,
+        hands: list[Hand],
+        circuit: Circuit,
+        state: BreakerState,
+        running_ids: tuple[int, ...],
     ) -> Facts:
         rules = await limit_rows.found(connection, [task.queue])
         running = await limit_rows.running(connection, [task.queue])
@@ -137,7 +143,7 @@ class Explainer:
             circuit=circuit,
             state=state,
             running=running[task.queue],
-            running_ids=await rows.running(connection, task.queue, NAMED),
+            running_ids=running_ids,
             holders=await self._holders_of_key(connection, task),
             key_ahead=await rows.blocked_before(connection, task, MOST_COUNTED) if task.concurrency_key else 0,
             ahead=await rows.ahead(connection, task, types, MOST_COUNTED),

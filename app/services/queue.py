@@ -351,7 +351,8 @@ class TaskQueue:
         changes: list[Change] = []
         events: list[object] = []
         if ended or doubtful:
-            changes, events = await self._settle(connection, worker_id, [*ended, *doubtful], now)
+            ours = await _committed_after_all(connection, worker_id, doubtful) if doubtful else ()
+            changes, events = await self._settle(connection, worker_id, [*ended, *ours], now)
         keys = set(map(_concurrency_key, (*ended, *doubtful)))
         front, admitted = await self._front(connection, keys, now, queues)
         heads = [head for head in front.heads if head.task_type in self._registry]
@@ -445,6 +446,14 @@ class TaskQueue:
         refused = by_lease.keys() - {(one.task.id, one.task.lease) for one in doubtful}
         if refused:
             self._bus.publish(LeasesRefused(worker_id, tuple(sorted(id_ for id_, _ in refused))))
+
+
+async def _committed_after_all(connection: Connection, worker_id: str, doubtful: Sequence[Ended]) -> list[Ended]:
+    """What we really have of these claims. One that was undone has left its number to the next worker, who has the same
+    lease now, and runs the task."""
+    held = await rows.held(connection, {(one.task.id, one.task.lease) for one in doubtful})
+    ours = {task.id for task in held if task.worker_id == worker_id}
+    return [one for one in doubtful if one.task.id in ours]
 
 
 async def _taken(

@@ -336,3 +336,17 @@ async def test_portions_of_a_claim_keep_a_limit_together(
         await submit()
     wish = lambda heads: [Wish(tuple((head.queue, head.task_type) for head in heads), 6)]  # noqa: E731
     assert len((await services.queue.exchange("w1", [], wish)).claimed) == 3
+
+
+async def test_what_another_worker_has_meanwhile_is_not_handed_back(
+    services: Services, submit: Submit, claim: Claim
+) -> None:
+    """A claim that was undone leaves its number to the next worker: the lease alone does not say whose it is."""
+    task_id = await submit()
+    (theirs,) = await claim()
+    services.queue._doubtful.append(theirs)
+    await services.queue.exchange("another", [])
+    assert not services.queue.in_doubt
+    task = await services.tasks.get(task_id)
+    assert (task.status, task.lease, task.worker_id) == (Status.RUNNING, theirs.lease, "w1")
+    assert [one.outcome for one in await services.tasks.attempts(task_id)] == [None], "it goes on"
