@@ -446,11 +446,25 @@ def shorten_log(place: Place) -> None:
     SQLite starts the log anew only at a moment without readers in it. With readers that overlap there is none: two of
     30 and 60 ms let it grow by 190 MB a second.
     """
+    # First what can be done while others write; then the rest and the cut, for which they are kept out.
+    _checkpoint(place, "PASSIVE", "TRUNCATE")
+
+
+def write_back_log(place: Place) -> None:
+    """Write the log back into the database, as far as nobody reads in it, so that the next writer starts it anew in the
+    room that it has. Raises LibraryError.
+
+    SQLite does that only after a commit, and only once the log has 4 MB. On a full disk there may be none any more,
+    however much room the database itself has.
+    """
+    _checkpoint(place, "RESTART")
+
+
+def _checkpoint(place: Place, *modes: str) -> None:
     connection = _connected(place, CHECKPOINT_PATIENCE_SECONDS)
     try:
-        # First what can be done while others write; then the rest and the cut, for which they are kept out.
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        for mode in modes:
+            connection.execute(f"PRAGMA wal_checkpoint({mode})")
     finally:
         connection.close()
 

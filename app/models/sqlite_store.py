@@ -5,7 +5,7 @@ import fcntl
 import os
 import time
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class SqliteStore:
         self._place = sqlite.Place(self.path)
         self._damage: str | None = None
         self._refused: tuple[float, type[StoreUnavailable], str] | None = None
+        self._lacked_room = False
         self._nothings = os.getpid() % 1000  # so that processes which take turns do not write the same
         reads_for = None if patient else sqlite.READ_SECONDS
         self._reading = self._engine(READERS, Manner(query_only=True, synchronous="NORMAL", read_seconds=reads_for))
@@ -137,6 +138,8 @@ class SqliteStore:
         written into a broken file may overwrite what is whole."""
         if self._damage is not None:
             raise StoreDamaged(self._damage)
+        if self._lacked_room:
+            await self._make_room()
         try:
             async with self._writers[0 if durable else 1].turn() as connection, _ended(connection):
                 yield connection
@@ -144,7 +147,14 @@ class SqliteStore:
             told = self.told(error)
             if isinstance(told, StoreUnavailable):
                 self._refused = time.monotonic(), type(told), str(told)
+                self._lacked_room = self._lacked_room or isinstance(told, StoreFull)
             raise
+
+    async def _make_room(self) -> None:
+        """On a full disk: let the log start anew in the room that it has, before every write until there is more."""
+        with suppress(sqlite.LibraryError):  # the write will tell
+            await asyncio.to_thread(sqlite.write_back_log, self._place)
+        self._lacked_room = sqlite.free_bytes(self.path) < sqlite.NO_ROOM_BYTES
 
     async def at_once(self, connection: Connection, work: Coroutine[Any, Any, Answer], *, last: bool) -> Answer:
         steps = _committed(connection, work) if last else work
