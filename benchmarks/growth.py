@@ -31,7 +31,8 @@ from app.models.database import Database
 from app.models.queue import Head
 from app.models.sqlite import VERSION
 from app.models.tasks import TaskFilter
-from app.services.queue import Ended, Wish
+from app.services.queue import Wish
+from app.services.settling import Ended
 from app.services.submissions import Submission
 from app.services.wiring import Services, open_services
 from benchmarks import plots

@@ -41,7 +41,8 @@ from app.core.task import ClaimedTask, JsonText
 from app.models.queue import Head
 from app.models.sqlite import VERSION
 from app.services.executors import RunnerSetup
-from app.services.queue import Ended, Wish
+from app.services.queue import Wish
+from app.services.settling import Ended
 from app.services.wiring import Services
 from app.workers import wire
 from app.workers.attempt_logs import AttemptLogs

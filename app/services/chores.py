@@ -27,7 +27,7 @@ from app.models.database import Database, retried
 from app.models.queue import error_json
 from app.services.breakers import Breakers
 from app.services.concurrency import share_out
-from app.services.queue import TaskQueue, settlement_of_expired
+from app.services.settling import Settler, settlement_of_expired
 from app.services.wall_clock import WallClock
 
 BATCH = 500
@@ -44,14 +44,14 @@ class Chores:
     def __init__(
         self,
         database: Database,
-        queue: TaskQueue,
+        settler: Settler,
         breakers: Breakers,
         bus: EventBus,
         settings: Settings,
         wall: WallClock,
     ) -> None:
         self._database = database
-        self._queue = queue
+        self._settler = settler
         self._breakers = breakers
         self._bus = bus
         self._settings = settings
@@ -89,8 +89,8 @@ class Chores:
         if not over:
             return False
         async with self._database.write() as connection:
-            decided, notices = await self._queue.take_back(
-                connection, over[:BATCH], "the lease ran out; its worker died or froze"
+            decided, notices = await self._settler.take_back(
+                connection, over[:BATCH], "the lease ran out; its worker died or froze", wall
             )
         if decided:
             settlements = tuple(settlement_of_expired(task, change) for task, change in decided)
@@ -137,7 +137,7 @@ class Chores:
                 cause = fingerprint(task_type, error.type, error.message)
                 ids += await rows.expire(connection, its, now, text, cause)
             await share_out(connection, {one.concurrency_key for one in late.values()})
-            notices = await self._queue.announce(connection, ids, now)
+            notices = await self._settler.announce(connection, ids, now)
         if ids:
             self._bus.publish(TasksExpired(tuple(ids), tuple((late[id_].queue, late[id_].task_type) for id_ in ids)))
         if notices is not None:

@@ -1,7 +1,6 @@
 """What workers may do with tasks: claim, renew, settle, report. A batch in each call, one transaction in each."""
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -10,38 +9,32 @@ from functools import partial
 from operator import attrgetter
 from random import Random
 
-from app.core import lifecycle, webhook
+from app.core import lifecycle
 from app.core.attempt_log import Chunk
 from app.core.breaker import Verdict
-from app.core.errors import OutcomeUnknown, PluginError, StoreDamaged
+from app.core.errors import OutcomeUnknown
 from app.core.events import (
     EventBus,
     LeasesRefused,
     QueuePlacesFreed,
-    Settlement,
     TaskProgressed,
     TasksAdmitted,
     TasksClaimed,
     TasksSettled,
-    TasksSubmitted,
 )
-from app.core.leases import HeldLease
-from app.core.lifecycle import Change, Completed, Outcome, Policy
-from app.core.retry import RetryPolicy
+from app.core.lifecycle import Change
 from app.core.settings import Settings
-from app.core.task import TERMINAL, Attempt, ClaimedTask, JsonText, Status, Task
-from app.core.values import value
+from app.core.task import ClaimedTask, JsonText
 from app.models import chores as chore_rows
-from app.models import files as file_rows
 from app.models import queue as rows
 from app.models import task_logs as log_rows
 from app.models.database import Connection, Database, retried
-from app.models.queue import Completion, Front, Head, Lease, Renewal
+from app.models.queue import Front, Head, Lease, Renewal
 from app.services.breakers import Board, Breakers
 from app.services.concurrency import share_out
 from app.services.limits import LimitBoard, QueueLimits
 from app.services.registry import ExecutorRegistry
-from app.services.webhooks import announce, note_receptions, patience_of
+from app.services.settling import Ended, Settler, settlement_of
 
 MOST_PAIRS = 64
 """Pairs of queue and task type that one claim looks into; the ones whose first task has waited longest."""
@@ -52,25 +45,6 @@ CHARACTERS_A_CLAIM = 8 * 2**20
 write. How large they are is not known before; 1,028 of 256 KiB took two seconds and a gigabyte."""
 LOOK_AGAIN_SECONDS = 0.05
 """About how long until a worker looks again that was left empty-handed by others who claimed at the same moment."""
-
-
-@value
-class Ended:
-    """One attempt that is over, as its worker saw it. `progress` is its last word on it, None if it said none;
-    `checkpointed`: it stored or was given checkpoints; `saved_files`: it saved files."""
-
-    task: ClaimedTask
-    outcome: Outcome
-    started_at: datetime
-    run_seconds: float | None = None
-    progress: JsonText | None = None
-    checkpointed: bool = False
-    saved_files: bool = False
-
-    @property
-    def left_something(self) -> bool:
-        """Whether it, or an attempt before it, may have stored something for the next one."""
-        return self.checkpointed or self.saved_files or self.task.lease > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +100,7 @@ class TaskQueue:
         registry: ExecutorRegistry,
         breakers: Breakers,
         limits: QueueLimits,
+        settler: Settler,
         settings: Settings,
         random: Random,
     ) -> None:
@@ -134,6 +109,7 @@ class TaskQueue:
         self._registry = registry
         self._breakers = breakers
         self._limits = limits
+        self._settler = settler
         self._settings = settings
         self._random = random
         self._clock = database.clock()
@@ -233,100 +209,6 @@ class TaskQueue:
         async with self._database.write() as connection:
             return await rows.add_checkpoint(connection, task_id, lease, data)
 
-    def policy(self, task: Task) -> Policy:
-        """The rules for an attempt that goes wrong: the task's own, else its executor's, else the settings'."""
-        executor = self._registry.get(task.task_type)
-        retry = _retry_policy(task.retry) if task.retry else executor.retry if executor else None
-        return Policy(
-            retry=retry or self._settings.retry_policy,
-            poison_after=self._settings.poison_after,
-            priority_step_seconds=self._settings.priority_step_seconds,
-        )
-
-    async def take_back(
-        self, connection: Connection, leases: Sequence[HeldLease], evidence: str
-    ) -> tuple[list[tuple[Task, Change]], TasksSubmitted | None]:
-        """Settle as lost what still runs under one of these leases as it was read, in the caller's transaction. The notices
-        of their end are to be published after it."""
-        now = self._clock()
-        awaited: list[int] = []
-        tasks = await chore_rows.unrenewed(connection, leases)
-        decided = [(task, self._decide(task, lifecycle.Lost(evidence), now)) for task in tasks]
-        if decided:
-            awaited = await self._write(connection, decided, {task.id: "lost" for task in tasks})
-            over = [change.id for _, change in decided if change.status in TERMINAL]
-            await self._clear_after(connection, over, now)
-            await share_out(connection, (task.concurrency_key for task in tasks))
-        return decided, await self.announce(connection, awaited, now)
-
-    async def announce(self, connection: Connection, ended: Sequence[int], now: datetime) -> TasksSubmitted | None:
-        """Store, in the caller's transaction, what tells of the end of these tasks; to be published after it."""
-        return await announce(connection, ended, now, self._settings.priority_step_seconds) if ended else None
-
-    async def _settle(
-        self, connection: Connection, worker_id: str, ended: Sequence[Ended], now: datetime
-    ) -> tuple[list[Change], list[object]]:
-        completed = [one for one in ended if isinstance(one.outcome, Completed)]
-        others = {}
-        if len(completed) < len(ended):
-            others = {(one.task.id, one.task.lease): one for one in ended if not isinstance(one.outcome, Completed)}
-        changes: list[Change] = []
-        awaited: list[int] = []
-        if completed:
-            written = await rows.complete(connection, [_completion(one) for one in completed])
-            awaited += [id_ for (id_, _), told in written.items() if told]
-            changes += [_completed(one, now) for one in completed if (one.task.id, one.task.lease) in written]
-        if others:
-            tasks = await rows.held(connection, others)
-            decided = [(task, self._decide(task, others[task.id, task.lease].outcome, now)) for task in tasks]
-            if decided:
-                # By task alone would not do: a worker may settle what it has lost together with what it holds.
-                words = {task.id: others[task.id, task.lease].outcome.word for task in tasks}
-                progress = {task.id: others[task.id, task.lease].progress for task in tasks}
-                awaited += await self._write(connection, decided, words, progress)
-                changes += [change for _, change in decided]
-        leavers = [one.task.id for one in ended if one.left_something]
-        if leavers:
-            over = {change.id for change in changes if change.status in TERMINAL}
-            await self._clear_after(connection, [id_ for id_ in leavers if id_ in over], now)
-        notices = await self.announce(connection, awaited, now)
-        events: list[object] = [] if notices is None else [notices]
-        if webhook.TASK_TYPE in map(_task_type, ended):
-            events += await self._note_receptions(connection, ended, changes, now)
-        return changes, events
-
-    async def _note_receptions(
-        self, connection: Connection, ended: Sequence[Ended], changes: Sequence[Change], now: datetime
-    ) -> Sequence[object]:
-        """What the attempts to deliver notices that were still ours say of their receivers."""
-        ours = {(change.id, change.lease) for change in changes}
-        told = [one for one in ended if one.task.task_type == webhook.TASK_TYPE]
-        outcomes = {one.task.id: one.outcome for one in told if (one.task.id, one.task.lease) in ours}
-        return await note_receptions(connection, outcomes, patience_of(self._settings), now) if outcomes else ()
-
-    async def _clear_after(self, connection: Connection, over: Sequence[int], now: datetime) -> None:
-        """Drop what tasks that have ended kept for their next attempt."""
-        if over:
-            await rows.drop_checkpoints(connection, over)
-            await file_rows.let_go_temporary(connection, over, now)
-
-    def _decide(self, task: Task, outcome: Outcome, now: datetime) -> Change:
-        return lifecycle.settle(task, outcome, self.policy(task), now, self._random)
-
-    async def _write(
-        self,
-        connection: Connection,
-        decided: Sequence[tuple[Task, Change]],
-        words: Mapping[int, str],
-        progress: Mapping[int, JsonText | None] = rows.NOTHING,
-    ) -> list[int]:
-        """Returns those that have ended and of whose end somebody may have to be told."""
-        written = await rows.apply(connection, [change for _, change in decided], progress)
-        history = [_attempt(task, change, words[task.id]) for task, change in decided if change.id in written]
-        if history:
-            await rows.record_attempts(connection, history)
-        return [change.id for _, change in decided if change.status in TERMINAL and written.get(change.id)]
-
     def _verdicts(self, ended: Sequence[Ended], changes: Sequence[Change]) -> list[Verdict]:
         """What the attempts that were still ours say of their dependencies."""
         if not self._registry.breakers and self._registry.calls_hosts.isdisjoint(map(_task_type, ended)):
@@ -352,7 +234,7 @@ class TaskQueue:
         events: list[object] = []
         if ended or doubtful:
             ours = await _committed_after_all(connection, worker_id, doubtful) if doubtful else ()
-            changes, events = await self._settle(connection, worker_id, [*ended, *ours], now)
+            changes, events = await self._settler.settle(connection, [*ended, *ours], now)
         keys = set(map(_concurrency_key, (*ended, *doubtful)))
         front, admitted = await self._front(connection, keys, now, queues)
         heads = [head for head in front.heads if head.task_type in self._registry]
@@ -440,7 +322,7 @@ class TaskQueue:
         self, worker_id: str, ended: Sequence[Ended], doubtful: Sequence[Ended], changes: Sequence[Change]
     ) -> None:
         by_lease = {(one.task.id, one.task.lease): one for one in (*ended, *doubtful)}
-        settlements = [_settlement(by_lease.pop((change.id, change.lease)), change) for change in changes]
+        settlements = [settlement_of(by_lease.pop((change.id, change.lease)), change) for change in changes]
         if settlements:
             self._bus.publish(TasksSettled(worker_id, tuple(settlements)))
         refused = by_lease.keys() - {(one.task.id, one.task.lease) for one in doubtful}
@@ -483,45 +365,3 @@ async def _taken(
 def _unwished(heads: Sequence[Head], wishes: Sequence[Wish]) -> frozenset[str]:
     wished = {pair for wish in wishes for pair in wish.pairs}
     return frozenset(head.queue for head in heads if (head.queue, head.task_type) not in wished)
-
-
-def _retry_policy(stored: JsonText) -> RetryPolicy:
-    try:
-        return RetryPolicy(**json.loads(stored))
-    except (ValueError, TypeError, PluginError):  # it was checked when it was stored
-        raise StoreDamaged("there is a retry policy that is none") from None
-
-
-def _completion(one: Ended) -> Completion:
-    assert isinstance(one.outcome, Completed)
-    seconds = one.run_seconds or 0.0
-    return Completion(one.task.id, one.task.lease, one.outcome.result, one.started_at, seconds, one.progress)
-
-
-def _completed(one: Ended, now: datetime) -> Change:
-    """What the fast path wrote, for the listeners."""
-    task = one.task
-    return Change(task.id, task.lease, Status.COMPLETED, task.attempt, task.rank, now, finished_at=now)
-
-
-def _settlement(one: Ended, change: Change) -> Settlement:
-    return Settlement(one.task.task_type, one.task.queue, one.task.attempt, one.outcome.word, change, one.run_seconds)
-
-
-def _attempt(task: Task, change: Change, outcome: str) -> Attempt:
-    return Attempt(
-        task_id=task.id,
-        lease=task.lease,
-        attempt=task.attempts,
-        outcome=outcome,
-        worker_id=task.worker_id,
-        started_at=task.started_at or change.at,
-        finished_at=max(change.at, task.started_at or change.at),
-        error=rows.error_json(change.error),
-        delay_seconds=change.delay_seconds,
-    )
-
-
-def settlement_of_expired(task: Task, change: Change) -> Settlement:
-    """What listeners hear of a lease that ran out."""
-    return Settlement(task.task_type, task.queue, task.attempts, "lost", change, None)

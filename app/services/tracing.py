@@ -19,7 +19,7 @@ from app.core.version import VERSION
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-    from app.services.queue import Ended
+    from app.services.settling import Ended
 
 MOST_OPEN = 10_000
 """Attempts whose end nobody told us, because their lease went to others, are forgotten when there are so many."""

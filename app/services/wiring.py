@@ -31,6 +31,7 @@ from app.services.queue import TaskQueue
 from app.services.quota import Quota
 from app.services.registry import ExecutorRegistry, installed_modules, load_executors
 from app.services.sessions import Sessions
+from app.services.settling import Settler
 from app.services.submissions import Intake
 from app.services.tallies import Tallies
 from app.services.tasks import TaskService
@@ -127,14 +128,15 @@ def _put_together(
     tallies = Tallies(database, bus, settings.priority_step_seconds)
     webhooks = Webhooks(database, bus, settings)
     limits = QueueLimits(database, bus, tallies)
-    queue = TaskQueue(database, bus, registry, breakers, limits, settings, random)
+    settler = Settler(registry, settings, random)
+    queue = TaskQueue(database, bus, registry, breakers, limits, settler, settings, random)
     alerts = Alerts(database, bus, settings, limits, tallies, breakers, random)
     audit = AuditLog(database, settings)
     insights = Insights(database, settings)
     quota = Quota(settings.max_waiting_per_tenant)
     tasks = TaskService(database, bus, limits, settings.priority_step_seconds, quota)
     ring = KeyRing(database, bus)
-    chores = Chores(database, queue, breakers, bus, settings, wall)
+    chores = Chores(database, settler, breakers, bus, settings, wall)
     everything = every_chore(settings, chores, files, breakers, limits, tallies, alerts, audit)
     return Services(
         settings=settings,

@@ -20,8 +20,9 @@ from app.core.logs import fields_of_others
 from app.core.slots import Kind, Load
 from app.core.task import ClaimedTask, JsonText
 from app.models.queue import Head, Lease
-from app.services.queue import Ended, Wish
+from app.services.queue import Wish
 from app.services.registry import ExecutorRegistry
+from app.services.settling import Ended
 from app.workers.attempt_logs import AttemptLogs
 from app.workers.background import Background
 from app.workers.frames import file_from_wire

@@ -27,7 +27,7 @@ from app.core.task import JsonText
 from app.models.queue import Lease
 from app.models.workers import WorkerRow
 from app.services.executors import RunnerSetup
-from app.services.queue import Ended
+from app.services.settling import Ended
 from app.services.wakeup import CANCELS
 from app.services.wiring import Services
 from app.workers.attempt_logs import AttemptLogs

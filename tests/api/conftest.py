@@ -13,7 +13,8 @@ from sqlalchemy import event, text
 
 from app.core.lifecycle import Completed, Errored, Outcome
 from app.core.task import ClaimedTask, JsonText
-from app.services.queue import Ended, Wish
+from app.services.queue import Wish
+from app.services.settling import Ended
 from app.services.wiring import Services
 from tests.conftest import engines_of
 

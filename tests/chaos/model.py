@@ -34,7 +34,8 @@ from app.models import checks
 from app.models.checks import CHECKS
 from app.models.dead_letters import DeadFilter
 from app.models.sqlite import sqlite
-from app.services.queue import Ended, Wish
+from app.services.queue import Wish
+from app.services.settling import Ended
 from app.services.submissions import Submission
 from app.services.wiring import Services
 from tests.conftest import FrozenClock

@@ -23,7 +23,8 @@ from app.core.lifecycle import Completed, Errored, Outcome
 from app.core.settings import Settings
 from app.core.task import JsonText
 from app.models.sqlite import sqlite
-from app.services.queue import Ended, Wish
+from app.services.queue import Wish
+from app.services.settling import Ended
 from app.services.wiring import Services
 from tests.chaos.conftest import Journal, amount, broken
 from tests.chaos.test_processes import QUICK

@@ -19,7 +19,8 @@ from app.models.dead_letters import DeadFilter
 from app.models.sqlite import GuardedConnection, PatientCursor, sqlite
 from app.models.tasks import TaskFilter
 from app.services.file_folder import FileFolder
-from app.services.queue import Ended, Wish
+from app.services.queue import Wish
+from app.services.settling import Ended
 from app.services.submissions import Submission
 from app.services.wiring import Services, open_services
 from tests.chaos.conftest import Journal, amount, checked

@@ -14,7 +14,8 @@ import pytest
 from app.core.lifecycle import Completed
 from app.core.settings import Settings
 from app.core.task import JsonText
-from app.services.queue import Ended, Wish
+from app.services.queue import Wish
+from app.services.settling import Ended
 from app.services.submissions import Submission
 from app.services.wiring import Services, open_services
 from tests.chaos.conftest import LONG, Journal, amount, checked

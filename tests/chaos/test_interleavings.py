@@ -25,7 +25,8 @@ from app.core.settings import Settings
 from app.core.task import ClaimedTask, JsonText
 from app.models.checks import CHECKS
 from app.models.sqlite import connect
-from app.services.queue import Ended, Wish
+from app.services.queue import Wish
+from app.services.settling import Ended
 from app.services.submissions import Submission
 from app.services.wiring import Services, open_services
 from tests.chaos.conftest import LONG, checked

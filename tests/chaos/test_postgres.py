@@ -24,7 +24,8 @@ from app.models import postgres_store
 from app.models.database import Database
 from app.models.dead_letters import DeadFilter
 from app.models.tasks import TaskFilter
-from app.services.queue import Ended, Wish
+from app.services.queue import Wish
+from app.services.settling import Ended
 from app.services.submissions import Submission
 from app.services.wiring import Services, open_services
 from tests.chaos.conftest import Journal, amount, checked

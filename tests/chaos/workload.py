@@ -17,7 +17,8 @@ from app.core.settings import Settings
 from app.core.task import JsonText
 from app.models import sqlite
 from app.models.queue import Head
-from app.services.queue import Ended, Wish
+from app.services.queue import Wish
+from app.services.settling import Ended
 from app.services.submissions import Submission
 from app.services.wiring import Services, open_services
 from tests.conftest import SAMPLES, FrozenClock

@@ -40,7 +40,8 @@ from app.models import migrate
 from app.models.dead_letters import DeadFilter
 from app.models.sqlite import connect
 from app.services.file_folder import FileFolder
-from app.services.queue import Ended, Wish
+from app.services.queue import Wish
+from app.services.settling import Ended
 from app.services.submissions import Submission
 from app.services.wiring import Services, open_services
 from tests.conftest import SAMPLES, FrozenClock

@@ -8,7 +8,8 @@ import pytest
 
 from app.core.lifecycle import Outcome
 from app.core.task import ClaimedTask
-from app.services.queue import Ended, Wish
+from app.services.queue import Wish
+from app.services.settling import Ended
 from app.services.submissions import Submission
 from app.services.wiring import Services
 from tests.conftest import FrozenClock, both_stores

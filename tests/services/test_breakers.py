@@ -21,7 +21,8 @@ from app.models import breakers as rows
 from app.models.queue import Head
 from app.services.breakers import BreakerReport
 from app.services.checker import Checker
-from app.services.queue import Ended, Wish
+from app.services.queue import Wish
+from app.services.settling import Ended
 from app.services.submissions import Submission
 from app.services.wakeup import QUEUES
 from app.services.wiring import Services, open_services

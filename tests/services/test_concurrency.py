@@ -14,7 +14,8 @@ from app.core.lifecycle import Completed, Edit, Errored, Outcome, Released, Snoo
 from app.core.settings import Settings
 from app.core.task import JsonText, Status
 from app.models.dead_letters import DeadFilter
-from app.services.queue import Ended, Wish
+from app.services.queue import Wish
+from app.services.settling import Ended
 from app.services.submissions import Submission
 from app.services.wiring import Services, open_services
 from tests.conftest import FrozenClock

@@ -13,7 +13,8 @@ from app.core.events import QueueChanged, QueuePlacesFreed
 from app.core.lifecycle import Completed
 from app.core.settings import Settings
 from app.core.task import ClaimedTask, JsonText
-from app.services.queue import Ended, Wish
+from app.services.queue import Wish
+from app.services.settling import Ended
 from app.services.submissions import Submission
 from app.services.wiring import Services, open_services
 from tests.conftest import FrozenClock, engines_of

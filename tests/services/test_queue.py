@@ -18,7 +18,8 @@ from app.models.database import Database
 from app.models.queue import Head
 from app.models.sqlite import sqlite
 from app.models.sqlite_store import SqliteStore
-from app.services.queue import Ended, Wish
+from app.services.queue import Wish
+from app.services.settling import Ended
 from app.services.wiring import Services
 from tests.conftest import FrozenClock, until
 from tests.services.conftest import Claim, Settle, Submit, lose_leases, others_told

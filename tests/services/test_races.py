@@ -24,7 +24,8 @@ from app.models import tasks as task_rows
 from app.models.database import Database, retried
 from app.models.dead_letters import DeadFilter
 from app.services.checker import Checker
-from app.services.queue import Ended, Wish
+from app.services.queue import Wish
+from app.services.settling import Ended
 from app.services.submissions import Submission
 from app.services.wiring import Services
 from tests.conftest import FrozenClock, until

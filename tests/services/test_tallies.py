@@ -15,7 +15,8 @@ from app.core.task import JsonText
 from app.models import tallies as rows
 from app.models.tallies import Step
 from app.services import tallies as module
-from app.services.queue import Ended, Wish
+from app.services.queue import Wish
+from app.services.settling import Ended
 from app.services.submissions import Submission
 from app.services.wiring import Services, open_services
 from tests.conftest import FrozenClock

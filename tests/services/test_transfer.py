@@ -21,7 +21,8 @@ from app.models import transfer as rows
 from app.models.database import Database
 from app.models.tables import metadata
 from app.models.transfer import TABLES
-from app.services.queue import Ended, Wish
+from app.services.queue import Wish
+from app.services.settling import Ended
 from app.services.submissions import Submission
 from app.services.transfer import Progress, Transfer, TransferResult
 from app.services.wiring import Services, open_services

@@ -16,7 +16,7 @@ from app.core.task import ClaimedTask, JsonText, Status, Task
 from app.core.webhook import MOST_RESULT_CHARACTERS, Webhook
 from app.models import tasks as task_rows
 from app.models.tasks import TaskFilter
-from app.services.queue import Ended
+from app.services.settling import Ended
 from app.services.submissions import Submission
 from app.services.wiring import Services, open_services
 from tests.conftest import FrozenClock
