@@ -73,6 +73,7 @@ class Session:
         self.out = _console(sys.stdout)
         self.err = _console(sys.stderr)
         self._clients: list[Client] = []
+        self._failed = Exit.OK
 
     @cached_property
     def client(self) -> Client:
@@ -148,23 +149,44 @@ class Session:
         self.note(line)
         raise typer.Exit(status)
 
+    def failed(self, status: Exit) -> None:
+        """Something of several went wrong: go on, and end with this status, or that of what failed before."""
+        self._failed = self._failed or status
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Tell what the service will not do with one task of several, and go on with the others.
+
+        What would fail for each of them (no service, a wrong key) ends the command.
+        """
+        try:
+            yield
+        except (NotFound, Conflict, InvalidRequest) as error:
+            self.failed(self._told(error))
+
     @contextmanager
     def telling(self) -> Iterator[None]:
-        """Turn an error of the client into its line and its status."""
+        """Turn an error of the client into its line and its status, and end with what has failed on the way."""
         try:
             yield
         except ClientError as error:
-            status = next(status for kind, status in STATUS if isinstance(error, kind))
-            if self.as_json and isinstance(error, Problem):
-                sys.stderr.write(f"{json.dumps(dict(error.document), ensure_ascii=False)}\n")
-                raise typer.Exit(status) from None
-            self.fail(_line(error), status)
+            raise typer.Exit(self._told(error)) from None
         except OSError as error:
             if error.filename is None:
                 raise
             self.fail(f"{error.filename}: {error.strerror}", Exit.USAGE)
         finally:
             self.close()
+        if self._failed:
+            raise typer.Exit(self._failed)
+
+    def _told(self, error: ClientError) -> Exit:
+        """Say in one line what went wrong; the status for it."""
+        if self.as_json and isinstance(error, Problem):
+            sys.stderr.write(f"{json.dumps(dict(error.document), ensure_ascii=False)}\n")
+        else:
+            self.note(_line(error))
+        return next(status for kind, status in STATUS if isinstance(error, kind))
 
 
 def _console(stream: Any) -> Console:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from taskclient import StillRunning
+from taskclient import StillRunning, Task
 from taskclient.operations import result_of
 from taskctl import payload, show
 from taskctl.options import (
@@ -46,31 +46,36 @@ def get(session: Session, task_id: TaskId, result: Result = False) -> None:
 def wait(session: Session, task_ids: TaskIds, timeout: Timeout = None, result: Result = False) -> None:
     """Wait for the end of tasks.
 
-    The exit status is 1 if one of them did not complete.
+    The exit status is 1 if one of them did not complete, 7 if one has not ended in the time given.
     """
     follow(session, task_ids, timeout, results=result)
 
 
 def follow(session: Session, task_ids: Sequence[int], timeout: float | None, *, results: bool) -> None:
-    """Wait for the end of tasks and say how each ended, or print its result. Ends with status 1 if one did not complete."""
+    """Wait for the end of tasks and say how each ended, or print its result. One that did not complete, has not ended in
+    time or is not there keeps the others from nothing, and is the exit status."""
     until = None if timeout is None else time.monotonic() + timeout
-    bad = False
     for task_id in task_ids:
-        try:
-            task = session.patient_client.wait(task_id, None if until is None else max(0.0, until - time.monotonic()))
-        except StillRunning as error:
-            session.fail(f"Task {task_id} is still {error.task.status} after {timeout:g} s.", Exit.STILL_RUNNING)
-        bad = bad or not task.completed
-        if session.as_json:
-            session.emit(task)
-        elif results:
-            session.note(show.task_line(task))
-            if task.completed:
-                session.show(show.pretty(task.result))
-        else:
-            session.show(show.task_line(task))
-    if bad:
-        raise typer.Exit(Exit.BAD)
+        left = None if until is None else max(0.0, until - time.monotonic())
+        with session.going_on():
+            try:
+                _tell_end(session, session.patient_client.wait(task_id, left), results=results)
+            except StillRunning as error:
+                session.note(f"Task {task_id} is still {error.task.status} after {timeout:g} s.")
+                session.failed(Exit.STILL_RUNNING)
+
+
+def _tell_end(session: Session, task: Task, *, results: bool) -> None:
+    if not task.completed:
+        session.failed(Exit.BAD)
+    if session.as_json:
+        session.emit(task)
+    elif results:
+        session.note(show.task_line(task))
+        if task.completed:
+            session.show(show.pretty(task.result))
+    else:
+        session.show(show.task_line(task))
 
 
 def list_(
@@ -110,7 +115,8 @@ def cancel(session: Session, task_ids: TaskIds) -> None:
     A waiting one ends at once, a running one as soon as its worker has stopped it.
     """
     for task_id in task_ids:
-        session.tell(session.client.cancel(task_id), show.task_line)
+        with session.going_on():
+            session.tell(session.client.cancel(task_id), show.task_line)
 
 
 def retry(session: Session, task_ids: TaskIds) -> None:
@@ -119,7 +125,8 @@ def retry(session: Session, task_ids: TaskIds) -> None:
     They get a fresh budget of attempts; their history stays.
     """
     for task_id in task_ids:
-        session.tell(session.client.retry(task_id), show.task_line)
+        with session.going_on():
+            session.tell(session.client.retry(task_id), show.task_line)
 
 
 def edit(
@@ -149,11 +156,12 @@ def edit(
 def delete(session: Session, task_ids: TaskIds) -> None:
     """Delete tasks that do not run, with their history."""
     for task_id in task_ids:
-        session.client.delete(task_id)
-        if session.as_json:
-            session.emit({"id": task_id, "deleted": True})
-        else:
-            session.show(f"task {task_id}  deleted")
+        with session.going_on():
+            session.client.delete(task_id)
+            if session.as_json:
+                session.emit({"id": task_id, "deleted": True})
+            else:
+                session.show(f"task {task_id}  deleted")
 
 
 def attempts(session: Session, task_id: TaskId) -> None:

@@ -41,7 +41,12 @@ def watch(
         raise typer.BadParameter("Name tasks, or filter them; not both.")
     filters = {"task_type": task_type, "queue": queue, "tag": tag}
     session.client.health()  # a service that is not there is told at once; later it is waited for
-    looking = _named(session.patient_client, task_ids) if task_ids else _unfinished(session.patient_client, filters)
+    looking: Iterator[tuple[list[Task], Stats | None]] = _unfinished(session.patient_client, filters)
+    if task_ids:
+        there = _there(session, task_ids)
+        if not there:
+            return
+        looking = _named(session.patient_client, there)
     screen = Screen(session, whole=not task_ids)
     try:
         with screen:
@@ -55,12 +60,20 @@ def watch(
             raise
         return  # the way to end it
     if task_ids and any(task.ended and not task.completed for task in tasks):
-        raise typer.Exit(Exit.BAD)
+        session.failed(Exit.BAD)
 
 
-def _named(client: Client, task_ids: Sequence[int]) -> Iterator[tuple[list[Task], None]]:
-    """These tasks, again and again. One that has ended is not asked for any more. Raises NotFound for an unknown one."""
-    tasks = {task_id: client.get(task_id) for task_id in task_ids}
+def _there(session: Session, task_ids: Sequence[int]) -> dict[int, Task]:
+    """Those tasks that there are, by id; the others are told before a table is drawn."""
+    tasks: dict[int, Task] = {}
+    for task_id in task_ids:
+        with session.going_on():
+            tasks[task_id] = session.patient_client.get(task_id)
+    return tasks
+
+
+def _named(client: Client, tasks: dict[int, Task]) -> Iterator[tuple[list[Task], None]]:
+    """These tasks, again and again. One that has ended is not asked for any more. Raises NotFound for a deleted one."""
     while True:
         yield list(tasks.values()), None
         for task_id, task in tasks.items():

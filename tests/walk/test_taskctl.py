@@ -203,6 +203,42 @@ async def test_exit_statuses_and_one_clear_line(statuses: None) -> None:
             assert out == ""
 
 
+SEVERAL: list[tuple[list[str], int, list[str], list[str]]] = [
+    (["cancel", "1", "5", "4711", "6"], 5, ["task 5", "task 6"], ["Task 1 is completed", "There is no task 4711."]),
+    (["retry", "3", "5", "1", "6"], 5, ["task 5", "task 6"], ["Task 3 is scheduled", "Task 1 is completed"]),
+    (["wait", "4711", "2", "1"], 3, ["task 2  failed", "task 1"], ["There is no task 4711."]),
+    (["wait", "3", "1", "--timeout", "0.1"], 7, ["task 1"], ["Task 3 is still scheduled after 0.1 s."]),
+    (["wait", "2", "3", "--timeout", "0.1"], 1, ["task 2  failed"], ["Task 3 is still scheduled after 0.1 s."]),
+    (["watch", "4711", "2", "1"], 3, ["task 2  failed", "task 1"], ["There is no task 4711."]),
+    (["delete", "4711", "1", "4712", "2"], 3, ["task 1", "task 2"], ["no task 4711.", "no task 4712."]),
+]
+
+
+async def test_a_task_that_refuses_does_not_keep_the_others_from_their_turn(
+    api: httpx.AsyncClient, statuses: None
+) -> None:
+    """The exit status is that of the first."""
+    for _ in range(2):
+        await api.post("/tasks", json={"task_type": "greet", "payload": {"names": ["Ada"]}, "delay_seconds": 900})
+    for arguments, status, shown, told in SEVERAL:
+        got, out, err = await taskctl(*arguments)
+        assert got == status, (arguments, out, err)
+        for lines, beginnings in ((out.splitlines(), shown), (err.splitlines(), told)):
+            assert len(lines) == len(beginnings), (arguments, out, err)
+            assert all(says in line for says, line in zip(beginnings, lines, strict=True)), (arguments, out, err)
+
+
+async def test_refusals_of_several_are_a_document_each_in_json(statuses: None) -> None:
+    status, out, err = await taskctl("cancel", "1", "3", "4711", "--json")
+    assert (status, [json.loads(line)["id"] for line in out.splitlines()]) == (5, [3])
+    assert [json.loads(line)["status"] for line in err.splitlines()] == [409, 404]
+
+
+async def test_a_service_that_is_not_there_is_told_once_for_all(api: httpx.AsyncClient) -> None:
+    status, _, err = await taskctl("cancel", "1", "2", "3", "--url", NOBODY)
+    assert (status, len(err.splitlines())) == (4, 1)
+
+
 @pytest.fixture
 async def statuses(api: httpx.AsyncClient, worker: None) -> None:
     """Task 1 is completed, 2 failed, 3 waits for its time, 4 is cancelled."""
