@@ -66,7 +66,7 @@ LET_GO_SECONDS = 0.2
 """Pause before a wait that ended early is taken up again: the service stops, or allows only short ones."""
 PAGE = 500
 WHOLE_PAGE = 100
-"""Most tasks in a page, without and with payloads and results."""
+"""Most tasks in a page, without and with payloads and results; the latter for those with a text in them, too."""
 MOST_IN_VAIN = 5
 """Times that a download is taken up again without a byte coming."""
 
@@ -160,11 +160,13 @@ def list_tasks(
     created_after: datetime | str | None = None,
     created_before: datetime | str | None = None,
     parent_id: int | None = None,
+    q: str | None = None,
     include: Sequence[str] = (),
     limit: int | None = None,
 ) -> Stream[Task]:
-    """Tasks, newest first, at most `limit`; pages are fetched as they are needed. `include`: "payload", "result",
-    "waiting_reason"."""
+    """Tasks, newest first, at most `limit`; pages are fetched as they are needed. `q` is a text in payload, result or error,
+    letter for letter; the service looks at 10,000 tasks a page, so a rare one takes many pages. `include`: "payload",
+    "result", "waiting_reason"."""
     params = {
         "status": [status] if isinstance(status, str) else list(status or ()),
         "task_type": task_type,
@@ -173,9 +175,10 @@ def list_tasks(
         "created_after": _moment(created_after),
         "created_before": _moment(created_before),
         "parent_id": parent_id,
+        "q": q,
         "include": ",".join(include) or None,
     }
-    return _listed("/tasks", params, Task, limit, WHOLE_PAGE if include else PAGE)
+    return _listed("/tasks", params, Task, limit, PAGE if q is None and not include else WHOLE_PAGE)
 
 
 def _moment(value: datetime | str | None) -> str | None:

@@ -25,6 +25,7 @@ from taskclient.models import (
     Finding,
     Queue,
     Reason,
+    Retry,
     Silence,
     Stats,
     StoredFile,
@@ -129,6 +130,11 @@ def duration(value: float | timedelta | None) -> str:
     return f"{seconds:.1f} s"
 
 
+def waits(retry: Retry) -> str:
+    """The waits between attempts."""
+    return f"{retry.policy}, {duration(retry.base_seconds)} to {duration(retry.ceiling_seconds)}"
+
+
 def facts(pairs: Iterable[tuple[str, Any]]) -> Table:
     """Names and values, those without a value left out."""
     grid = Table.grid(padding=(0, 2))
@@ -206,6 +212,8 @@ def task_facts(task: Task) -> list[RenderableType]:
                 ("queue", task.queue),
                 ("priority", task.priority),
                 ("attempts", f"{task.attempts} of {task.max_attempts}"),
+                ("waits between attempts", waits(task.retry) if task.retry else None),
+                ("retry for", None if task.retry_for_seconds is None else duration(task.retry_for_seconds)),
                 ("time limit", duration(task.timeout_seconds)),
                 ("created_at", task.created_at),
                 ("scheduled_at", task.scheduled_at),
@@ -215,6 +223,9 @@ def task_facts(task: Task) -> list[RenderableType]:
                 ("cancel_requested_at", task.cancel_requested_at),
                 ("worker_id", task.worker_id),
                 ("unique_key", task.unique_key),
+                ("concurrency_key", task.concurrency_key),
+                ("concurrency_limit", task.concurrency_limit),
+                ("webhook_url", task.webhook_url),
                 ("parent_id", task.parent_id),
                 ("tags", task.tags),
                 ("metadata", json.dumps(task.metadata) if task.metadata else None),
@@ -352,13 +363,12 @@ def first_sentence(text: str) -> str:
 
 
 def task_type(one: TaskType) -> list[RenderableType]:
-    retry = f"{one.retry.policy}, {duration(one.retry.base_seconds)} to {duration(one.retry.ceiling_seconds)}"
     about = facts(
         [
             ("task_type", one.task_type),
             ("attempts", one.max_attempts),
             ("time limit", duration(one.timeout_seconds)),
-            ("waits between attempts", retry),
+            ("waits between attempts", waits(one.retry)),
             ("runs beside others", one.shared),
         ]
     )

@@ -33,6 +33,19 @@ def submit(
     ] = None,
     expires_at: Annotated[str | None, typer.Option(help="Fail if it has not started by this moment.")] = None,
     max_attempts: MaxAttempts = None,
+    retry: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--retry",
+            metavar="KEY=VALUE",
+            help="The waits between attempts, like a payload: policy=fixed (or exponential), base_seconds:=5,"
+            " ceiling_seconds:=60, jitter:=false. May be repeated.",
+        ),
+    ] = None,
+    retry_for: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Time all attempts have together, from when it is due."),
+    ] = None,
     time_limit: Annotated[float | None, typer.Option(metavar="SECONDS", help="Time limit of one attempt.")] = None,
     unique_key: Annotated[str | None, typer.Option(help="At most one unfinished task has it.")] = None,
     concurrency_key: Annotated[str | None, typer.Option(help="Tasks with the same key run so many at once.")] = None,
@@ -43,6 +56,9 @@ def submit(
     tags: Tags = None,
     metadata: Metadata = None,
     parent: Annotated[int | None, typer.Option(metavar="ID", help="The task it belongs to.")] = None,
+    webhook_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where to tell, by a signed POST, that it has ended.")
+    ] = None,
 ) -> None:
     """Submit a task.
 
@@ -55,6 +71,8 @@ def submit(
         delay_seconds=delay,
         expires_at=expires_at,
         max_attempts=max_attempts,
+        retry=payload.read_object(retry) if retry else None,
+        retry_for_seconds=retry_for,
         timeout_seconds=time_limit,
         unique_key=unique_key,
         concurrency_key=concurrency_key,
@@ -62,6 +80,7 @@ def submit(
         tags=tags,
         metadata=payload.read_object(metadata) if metadata else None,
         parent_id=parent,
+        webhook_url=webhook_url,
     )
     if lines is None:
         body = payload.read_object(words or [])

@@ -87,6 +87,10 @@ def list_(
     after: Annotated[str | None, typer.Option("--after", help="Only created after this moment.")] = None,
     before: Annotated[str | None, typer.Option("--before", help="Only created before this moment.")] = None,
     parent: Annotated[int | None, typer.Option("--parent", metavar="ID", help="Only children of this task.")] = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", help="Only with this text in payload, result or error, letter for letter."),
+    ] = None,
     include: Annotated[
         list[str] | None,
         typer.Option("--include", help="payload, result or waiting_reason, for --json. May be repeated."),
@@ -103,6 +107,7 @@ def list_(
         created_after=after,
         created_before=before,
         parent_id=parent,
+        q=text,
         include=include or (),
         limit=None if every else limit,
     )

@@ -185,6 +185,8 @@ async def test_a_list_may_be_filtered_and_include_what_is_large(tasks: AsyncClie
     assert [task.id async for task in tasks.list(parent_id=1)] == [parent.id]
     assert [task.id async for task in tasks.list(created_after=before, queue="b", task_type="echo")] == [1]
     assert [task.id async for task in tasks.list(created_before=before)] == []
+    assert [task.id async for task in tasks.list(q='"number":2')] == [1]
+    assert [task.id async for task in tasks.list(q="no such text")] == []
     (bare,) = [task async for task in tasks.list(status="completed")]
     (whole,) = [task async for task in tasks.list(status="completed", include=["payload", "result"])]
     assert (bare.payload, bare.result) == (None, None)
