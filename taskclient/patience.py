@@ -157,7 +157,8 @@ def no_answer(failure: httpx.TransportError, *, unsure: bool) -> NoAnswer:
         "it took too long" if isinstance(failure, httpx.TimeoutException) else type(failure).__name__
     )
     doubt = " It may have been done all the same." if unsure and failure.request.method != "GET" else ""
-    return NoAnswer(f"No answer from {where}: {said}.{doubt}", unsure=unsure)
+    # "Server disconnected without sending a response." brings a full stop of its own.
+    return NoAnswer(f"No answer from {where}: {said.rstrip('.')}.{doubt}", unsure=unsure)
 
 
 def _hopeless(failure: httpx.TransportError) -> bool:

@@ -276,10 +276,11 @@ def held_back(name: str, reason: str | None, waiting: int, until: datetime | Non
     """A breaker that is open."""
     end = "until it is reset" if until is None else f"until {until:%Y-%m-%d %H:%M:%S} UTC"
     held = "the tasks that call it" if is_of_host(name) else f"{waiting:,} {_tasks(waiting)}"
+    because = (reason or "no reason was given").rstrip(".")
     return Finding(
         "breaker-open",
         Severity.WARNING,
-        f"Breaker {name} is open {end} and holds back {held}: {reason or 'no reason was given'}.",
+        f"Breaker {name} is open {end} and holds back {held}: {because}.",
         "Tasks that need this dependency wait.",
         f"Mend the dependency; taskctl breakers reset {name} lets the tasks run at once.",
     )

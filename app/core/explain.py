@@ -138,7 +138,7 @@ def _breaker(facts: Facts) -> list[Reason]:
     circuit = facts.circuit
     if facts.state is BreakerState.CLOSED:
         return []
-    because = f": {circuit.reason}" if circuit.reason else ""
+    because = f": {circuit.reason.rstrip('.')}" if circuit.reason else ""
     if facts.state is BreakerState.HALF_OPEN:
         message = (
             f"Breaker {circuit.name} lets few attempts through, to see whether what they need is there again{because}."

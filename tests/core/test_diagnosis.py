@@ -119,6 +119,10 @@ def test_an_open_breaker_says_until_when() -> None:
     assert "until it is reset" in diagnosis.held_back("mail", None, 1, None).what
 
 
+def test_a_reason_that_is_a_sentence_ends_with_one_full_stop() -> None:
+    assert diagnosis.held_back("mail", "The host moves.", 2, NOW).what.endswith(": The host moves.")
+
+
 def test_every_finding_says_what_why_and_what_to_do() -> None:
     findings = [
         diagnosis.store_unavailable("disk I/O error"),

@@ -74,6 +74,12 @@ def test_all_reasons_are_told_at_once_most_decisive_first() -> None:
     ]
 
 
+def test_what_opened_a_breaker_may_be_a_sentence() -> None:
+    circuit = Circuit("echo", BreakerState.OPEN, reason="The host moves.")
+    told = explain(TASK, replace(FREE, circuit=circuit, state=BreakerState.OPEN), NOW).reasons[0].message
+    assert told == "Breaker echo is open: The host moves."
+
+
 @pytest.mark.parametrize(
     ("facts", "seconds"),
     [

@@ -56,6 +56,7 @@ def findings(monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any]) -> list[d
         (httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed"), "certificate"),
         (httpx.ConnectTimeout("timed out"), "no-answer"),
         (httpx.ReadTimeout("timed out"), "no-answer"),
+        (httpx.RemoteProtocolError("Server disconnected without sending a response."), "no-answer"),
         (httpx.Response(200, html="<h1>It works</h1>"), "not-the-service"),
         (httpx.Response(404, html="<h1>Not found</h1>"), "not-the-service"),
         (httpx.Response(301, headers={"location": "https://api/health"}), "not-the-service"),
@@ -69,6 +70,7 @@ def test_a_service_that_cannot_be_asked_is_told_by_its_cause(
 ) -> None:
     (found,) = findings(monkeypatch, {"/health": answer})
     assert (found["code"], found["severity"]) == (code, "critical")
+    assert ".." not in "".join(found.values())
 
 
 def test_what_the_service_finds_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
