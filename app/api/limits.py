@@ -1,4 +1,4 @@
-"""How often one key, or one address, may call; and how that is told."""
+"""How often one key, all keys of one tenant, or one address may call; and how that is told."""
 
 import mmap
 from hashlib import blake2b
@@ -77,10 +77,11 @@ class Limits:
         return self._levels.take(f"address {network(client[0] if client else '')}", self._of_addresses, now)
 
     def key(self, key: ApiKey, now: float) -> Standing | None:
-        """What the key may do; None where keys are not limited."""
+        """What the key may do; None where keys are not limited. All keys of a tenant share a bucket: it may be able to make
+        as many as it likes."""
         if self._levels is None or self._of_keys is None:
             return None
-        return self._levels.take(f"key {key.id}", self._of_keys, now)
+        return self._levels.take(f"tenant {key.tenant}" if key.tenant else f"key {key.id}", self._of_keys, now)
 
 
 def network(host: str) -> str:

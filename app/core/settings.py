@@ -142,7 +142,7 @@ class Settings(BaseSettings):
         ge=0,
         le=1_000_000,
         allow_inf_nan=False,
-        description="Requests one key may make, twice as many at once; 0 is no limit.",
+        description="Requests one key, or all keys of one tenant together, may make, twice as many at once; 0 is no limit.",
     )
     address_requests_per_second: float = Field(
         0, ge=0, le=1_000_000, allow_inf_nan=False, description="The same for one address, whichever keys it shows."

@@ -43,6 +43,20 @@ async def test_a_key_may_call_so_often_and_is_told(locked: MakeHouse, now: list[
     assert [(await house.ask("GET", "/tasks", "north")).status_code for _ in range(2)] == [200, 429]
 
 
+async def test_all_keys_of_a_tenant_share_what_one_key_may_do(locked: MakeHouse, now: list[float]) -> None:
+    house = await locked(key_requests_per_second=5)
+    for number in range(3):
+        body = {"name": f"more-{number}", "scopes": ["read"]}
+        answer = await house.ask("POST", "/api-keys", "north-admin", json=body)
+        house.keys[f"more-{number}"] = answer.json()["key"]
+    statuses = [(await house.ask("GET", "/tasks", f"more-{number % 3}")).status_code for number in range(9)]
+    assert statuses == [200] * 7 + [429] * 2, "ten at once, three of which made the keys"
+    assert (await house.ask("GET", "/tasks", "north")).status_code == 429
+    assert (await house.ask("GET", "/tasks", "south")).status_code == 200, "another tenant is not affected"
+    ours = [(await house.ask("GET", "/tasks", key)).status_code for key in ["all"] * 11 + ["read"]]
+    assert ours == [200] * 10 + [429, 200], "keys of no tenant have each their own"
+
+
 async def test_an_address_may_call_so_often_whatever_keys_it_shows(locked: MakeHouse, now: list[float]) -> None:
     house = await locked(address_requests_per_second=5)
     keys = [None, "north", "south", "unknown", "wrong", "read", "admin", "all", "submit", "revoked", "north", None]
