@@ -104,7 +104,7 @@ def _carried_out(work: Callable[[Keys], Awaitable[Answer]]) -> Answer:
         database = Database(settings.database_url, durability=settings.durability, reserve_bytes=settings.reserve_bytes)
         try:
             await database.open()
-            return await work(Keys(database, EventBus()))
+            return await work(Keys(database, EventBus(), settings.max_keys_per_tenant))
         finally:
             await database.close()
 

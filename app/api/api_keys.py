@@ -22,6 +22,9 @@ from app.services.wiring import Services
 router = APIRouter(tags=["keys"], route_class=DirectRoute)
 
 KeyId = Annotated[str, Path(pattern=r"^[A-Za-z0-9]{1,16}$", description="What stands before the dot of a key.")]
+TOO_MANY: dict[int | str, dict[str, object]] = {
+    409: {"model": Problem, "description": "The tenant has as many keys as it may."}
+}
 NO_KEY = {**MISSING, 404: {"model": Problem, "description": "There is no such key."}}
 
 
@@ -54,13 +57,13 @@ class KeyList(BaseModel):
     "/api-keys",
     status_code=201,
     response_class=Response,
-    responses={201: {"model": NewKey}, **WRONG},
+    responses={201: {"model": NewKey}, **WRONG, **TOO_MANY},
     openapi_extra=json_body("KeyRequest"),
 )
 @needs(Scope.ADMIN)
 async def create_key(request: Request) -> Response:
-    """Make a key. One of a tenant makes keys of that tenant alone. The first of all is made where the service runs, by
-    `python -m app.keys`."""
+    """Make a key. One of a tenant makes keys of that tenant alone, up to MAX_KEYS_PER_TENANT. The first of all is made where
+    the service runs, by `python -m app.keys`."""
     services = _services(request)
     asked = await read_json(request, KeyRequest, services.settings.max_body_bytes, services.settings.max_json_depth)
     tenant = _tenant(request, asked.tenant)

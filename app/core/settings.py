@@ -150,6 +150,12 @@ class Settings(BaseSettings):
     max_waiting_per_tenant: int = Field(
         0, ge=0, description="Unfinished tasks a tenant may have that do not run yet; 0 is no limit."
     )
+    max_keys_per_tenant: int = Field(
+        100,
+        ge=1,
+        le=1000,
+        description="API keys a tenant may have that are good; of those that ended the newest that many are kept.",
+    )
     max_connections_per_address: int = Field(
         1000, ge=0, description="Most connections that one address may have to an API process; 0 is no limit."
     )

@@ -9,6 +9,7 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.keys import ApiKey
+from app.models import dialects
 from app.models.tables import api_keys
 
 _FIELDS = tuple(api_keys.c[name] for name in ApiKey.__dataclass_fields__)
@@ -32,6 +33,16 @@ async def found(connection: AsyncConnection, tenant: str = "") -> list[ApiKey]:
 async def stamp(connection: AsyncConnection) -> tuple[Any, ...]:
     """Something that differs after keys were made, revoked or removed."""
     return tuple((await connection.execute(_stamp)).one())
+
+
+async def reserve(connection: AsyncConnection, tenant: str) -> None:
+    """Have the number of a tenant's keys to ourselves until the transaction ends."""
+    await dialects.reserve(connection, 3, [tenant])
+
+
+async def forget(connection: AsyncConnection, key_ids: Collection[str]) -> None:
+    """Forget these, whatever they are."""
+    await connection.execute(delete(api_keys).where(api_keys.c.id.in_(key_ids)))
 
 
 async def revoke(connection: AsyncConnection, key_id: str, now: datetime) -> bool:

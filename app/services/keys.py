@@ -13,7 +13,7 @@ from app.core.events import EventBus, KeyCreated, KeyRevoked, StoreTroubled
 from app.core.keys import ApiKey, Scope, digest_of, token_parts
 from app.models import api_keys as rows
 from app.models import sessions
-from app.models.database import Database, retried
+from app.models.database import Connection, Database, retried
 from app.services.audit import note
 
 REFRESH_SECONDS = 2.0
@@ -27,10 +27,12 @@ NOTE_SECONDS = 60.0
 class Keys:
     """Makes, lists and ends API keys."""
 
-    def __init__(self, database: Database, bus: EventBus) -> None:
+    def __init__(self, database: Database, bus: EventBus, most_per_tenant: int) -> None:
+        """`most_per_tenant`: so many good keys a tenant may have."""
         self._database = database
         self._bus = bus
         self._clock = database.clock()
+        self._most = most_per_tenant
 
     async def create(
         self,
@@ -40,7 +42,8 @@ class Keys:
         expires_in: timedelta | None = None,
         by: Actor | None = None,
     ) -> tuple[ApiKey, str]:
-        """A new key and its token, `id.secret`, which is shown this once and kept nowhere. Returns after the commit."""
+        """A new key and its token, `id.secret`, which is shown this once and kept nowhere. Returns after the commit.
+        Raises Conflict where the tenant has as many as it may."""
         now = whole_milliseconds(self._clock())
         secret = secrets.token_urlsafe(32)
         key = ApiKey(
@@ -53,10 +56,27 @@ class Keys:
             expires_at=None if expires_in is None else whole_milliseconds(now + expires_in),
         )
         async with self._database.write() as connection:
+            if tenant:
+                await self._make_room(connection, tenant, now, by)
             await rows.add(connection, key)
             await note(connection, by, now, Deed(Action.KEY_CREATE, f"key {key.id}", None, _audited(key)))
         self._bus.publish(KeyCreated(key))
         return key, f"{key.id}.{secret}"
+
+    async def _make_room(self, connection: Connection, tenant: str, now: datetime, by: Actor | None) -> None:
+        """Every API process holds all keys, so a tenant that makes and ends them in a loop has its oldest ended ones
+        forgotten. Raises Conflict where too many are good."""
+        await rows.reserve(connection, tenant)
+        known = await rows.found(connection, tenant)
+        ended = [key for key in known if not key.usable(now)]
+        if len(known) - len(ended) >= self._most:
+            raise Conflict(
+                f"Tenant {tenant} has {self._most} keys that are good, which is the most (MAX_KEYS_PER_TENANT)."
+            )
+        forgotten = ended[: -self._most]
+        await rows.forget(connection, [key.id for key in forgotten])
+        for key in forgotten:
+            await note(connection, by, now, Deed(Action.KEY_REMOVE, f"key {key.id}", _audited(key)))
 
     async def listed(self, tenant: str = "") -> list[ApiKey]:
         """Every key there is, the ended ones too, oldest first; of one tenant, if it is named."""

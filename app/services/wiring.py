@@ -158,7 +158,7 @@ def _put_together(
         limits=limits,
         tallies=tallies,
         insights=insights,
-        keys=Keys(database, bus),
+        keys=Keys(database, bus, settings.max_keys_per_tenant),
         ring=ring,
         sessions=Sessions(database, bus, ring, timedelta(seconds=settings.session_seconds)),
         explainer=Explainer(database, registry, tasks, breakers, insights, tallies),

@@ -57,6 +57,19 @@ async def test_all_keys_of_a_tenant_share_what_one_key_may_do(locked: MakeHouse,
     assert ours == [200] * 10 + [429, 200], "keys of no tenant have each their own"
 
 
+async def test_a_tenant_is_told_when_it_has_as_many_keys_as_it_may(locked: MakeHouse) -> None:
+    house = await locked(max_keys_per_tenant=7)
+    body = {"name": "more", "scopes": ["read"]}
+    answers = [await house.ask("POST", "/api-keys", "north-admin", json=body) for _ in range(2)]
+    assert [one.status_code for one in answers] == [201, 409], "six were there"
+    assert answers[1].json()["type"] == "urn:task-service:problem:conflict"
+    assert "MAX_KEYS_PER_TENANT" in answers[1].json()["detail"]
+    assert (await house.ask("POST", "/api-keys", "admin", json=body | {"tenant": "north"})).status_code == 409
+    assert (await house.ask("POST", "/api-keys", "admin", json=body)).status_code == 201
+    await house.ask("DELETE", f"/api-keys/{answers[0].json()['id']}", "north-admin")
+    assert (await house.ask("POST", "/api-keys", "north-admin", json=body)).status_code == 201
+
+
 async def test_an_address_may_call_so_often_whatever_keys_it_shows(locked: MakeHouse, now: list[float]) -> None:
     house = await locked(address_requests_per_second=5)
     keys = [None, "north", "south", "unknown", "wrong", "read", "admin", "all", "submit", "revoked", "north", None]

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
+from app.core.audit import COMMAND_LINE
 from app.core.errors import Conflict, InvalidRequest, NotFound, UniqueKeyTaken
-from app.core.keys import Scope, digest_of
+from app.core.keys import ApiKey, Scope, digest_of
 from app.core.lifecycle import Edit, Errored
+from app.models.audit import AuditFilter
 from app.models.dead_letters import DeadFilter
 from app.models.tasks import TaskFilter
 from app.services import keys as keys_module
@@ -127,6 +129,60 @@ async def test_keys_are_off_again_when_the_last_revoked_one_is_removed(services:
         await services.keys.remove(key.id)
     await services.ring.load()
     assert not services.ring.on
+
+
+async def _made(services: Services, tenant: str, **options: Any) -> ApiKey:
+    key, _ = await services.keys.create("demo", [Scope.ADMIN], tenant, **options)
+    return key
+
+
+@pytest.fixture
+def two_each(services: Services, monkeypatch: pytest.MonkeyPatch) -> Services:
+    """A tenant may have two good keys."""
+    monkeypatch.setattr(services.keys, "_most", 2)
+    return services
+
+
+async def test_a_tenant_may_have_so_many_good_keys(two_each: Services, clock: FrozenClock) -> None:
+    first = await _made(two_each, "north")
+    await _made(two_each, "north", expires_in=timedelta(hours=1))
+    with pytest.raises(Conflict, match="MAX_KEYS_PER_TENANT"):
+        await _made(two_each, "north")
+    await two_each.keys.revoke(first.id)
+    await _made(two_each, "north")
+    with pytest.raises(Conflict):
+        await _made(two_each, "north")
+    clock.forward(3600)
+    await _made(two_each, "north")
+    await _made(two_each, "south")
+    for _ in range(3):
+        await _made(two_each, "")
+
+
+async def test_of_keys_made_at_the_same_time_only_so_many_are(two_each: Services) -> None:
+    made = await asyncio.gather(*(_made(two_each, "north") for _ in range(8)), return_exceptions=True)
+    assert sum(isinstance(one, ApiKey) for one in made) == 2
+    assert len(await two_each.keys.listed("north")) == 2
+
+
+async def test_a_tenant_that_makes_and_ends_keys_in_a_loop_leaves_only_so_many(
+    two_each: Services, clock: FrozenClock
+) -> None:
+    theirs = await _made(two_each, "south")
+    await two_each.keys.revoke(theirs.id)
+    made = []
+    for _ in range(5):
+        key, _ = await two_each.keys.create("demo", [Scope.ADMIN], "north", by=COMMAND_LINE)
+        clock.forward(1)
+        await two_each.keys.revoke(key.id)
+        made.append(key.id)
+    made.append((await _made(two_each, "north")).id)
+    assert [key.id for key in await two_each.keys.listed("north")] == made[
+        -3:
+    ], "the newest ended two, and the good one"
+    assert len(await two_each.keys.listed("south")) == 1
+    removed = [one.target for one in (await two_each.audit.search(AuditFilter(), 50)) if one.action == "key.remove"]
+    assert removed == [f"key {id_}" for id_ in reversed(made[:2])]
 
 
 async def test_a_tenant_ends_its_own_keys_alone(services: Services) -> None:

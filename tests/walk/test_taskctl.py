@@ -344,7 +344,7 @@ async def test_a_line_about_errors_carries_no_secret(api: httpx.AsyncClient, mon
 
 async def test_keys_are_made_and_used(house: House, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     database = Database(house.database_url)
-    _, token = await Keys(database, EventBus()).create("root", [Scope.ADMIN])
+    _, token = await Keys(database, EventBus(), most_per_tenant=1).create("root", [Scope.ADMIN])
     await database.close()
 
     async def locked() -> bool:
