@@ -4,6 +4,7 @@ A plain attempt has a runner to itself; attempts of `async def` executors share 
 a time. Short work is held a little ahead (depth above one) so that a runner never waits for the database.
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ Kind = Literal["plain", "shared"]
 
 AHEAD_SECONDS = 0.2
 """Work held ahead of a runner: a few hundred milliseconds' worth, so that little waits behind something slow."""
+REFILL_SECONDS = 0.1
+"""With so much ahead no more is claimed yet: it outlasts every exchange, and half as many claims cost half as much."""
 MOST_AHEAD = 256
 MOST_CHARACTERS_AHEAD = 4 * 2**20
 """Of payloads that are held ahead of one runner: on their way they are in memory several times."""
@@ -101,6 +104,11 @@ def ahead(slowest_mean_seconds: float | None, most_characters: float) -> int:
         return 0
     in_time = int(AHEAD_SECONDS / max(slowest_mean_seconds, 1e-6))
     return min(MOST_AHEAD, in_time, int(MOST_CHARACTERS_AHEAD / max(most_characters, 1.0)))
+
+
+def refill_at(mean_seconds: float, most_characters: float) -> int:
+    """Down to how many attempts ahead of a runner no more of such a type need be claimed."""
+    return min(ahead(mean_seconds, most_characters), math.ceil(REFILL_SECONDS / max(mean_seconds, 1e-6)))
 
 
 def to_drain(loads: Sequence[Load], next_kinds: Sequence[Kind], *, waiting_alone: int = 0) -> int | None:

@@ -51,7 +51,8 @@ class Pace:
         slowest = max(self._seconds[task_type] for task_type in task_types)
         return slots.ahead(slowest, max(self._characters.get(task_type, 0.0) for task_type in task_types))
 
-    def most_ahead(self, kind: Kind) -> int:
-        """As many as of that type of the kind of which most may be. Asked for several times an exchange."""
+    def refill_at(self, kind: Kind) -> int:
+        """Down to how many ahead of a runner nothing of the kind need be claimed, whatever its type. Asked for several times
+        an exchange."""
         known = ((one, seconds) for one, seconds in self._seconds.items() if self._kind_of(one) == kind)
-        return max((slots.ahead(seconds, self._characters.get(one, 0.0)) for one, seconds in known), default=0)
+        return max((slots.refill_at(seconds, self._characters.get(one, 0.0)) for one, seconds in known), default=0)

@@ -129,13 +129,14 @@ class RunnerPool:
 
     @property
     def has_room(self) -> bool:
-        """False when no runner could take anything, whatever waits: then the store need not be asked."""
+        """False when every runner has enough for now, or could take nothing, whatever waits: then the store need not be
+        asked."""
         room = slots.room(
             [self._load(runner) for runner in self.roster.serving],
             ("shared", "plain"),
             concurrency=self._options.setup.concurrency,
-            plain_ahead=self._pace.most_ahead("plain"),
-            shared_ahead=self._pace.most_ahead("shared"),
+            plain_ahead=self._pace.refill_at("plain"),
+            shared_ahead=self._pace.refill_at("shared"),
         )
         return room.plain > 0 or room.shared > 0
 
@@ -210,7 +211,8 @@ class RunnerPool:
         if "done" in message or "returned" in message:
             self._heard_of_ends(runner, message)
             self._place_waiting()
-            self._wake()
+            if self.has_room:
+                self._wake()  # otherwise at the next tick, with what ends until then: nobody waits for more
 
     def _heard_of_itself(self, runner: RunnerProcess, message: dict[str, Any]) -> None:
         if "ready" in message:

@@ -1,6 +1,7 @@
 """What the pool does with what a runner says, without processes."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -39,18 +40,17 @@ async def never(*_: Any) -> bool:
     raise AssertionError("nothing is stored here")
 
 
-async def test_a_runner_that_is_replaced_gives_back_what_it_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    started = asyncio.Event()
+def task(id_: int) -> ClaimedTask:
+    return ClaimedTask(id_, 1, "echo", "default", JsonText("{}"), 1, 10.0, id_, False)
 
-    async def start(_: Roster) -> None:
-        started.set()
 
-    monkeypatch.setattr(Roster, "_start_another", start)
-    options = RunnerOptions(1, RunnerSetup(MODULES), 5.0, RunnerLimits(most_memory_bytes=1))
+def pool_with(limits: RunnerLimits, wake: Callable[[], None]) -> tuple[RunnerPool, RunnerProcess, Said]:
+    """A pool with one runner that is ready, and what is said to it."""
+    options = RunnerOptions(1, RunnerSetup(MODULES), 5.0, limits)
     logs = AttemptLogs(LogLimits(500, 2**17), system_clock, str, lambda: None)
     pool = RunnerPool(
         *(options, load_executors(MODULES), EventBus(), system_clock, "worker"),
-        wake=lambda: None,
+        wake=wake,
         store_checkpoint=never,
         keep_file=never,
         logs=logs,
@@ -59,8 +59,18 @@ async def test_a_runner_that_is_replaced_gives_back_what_it_has_not_begun(monkey
     runner.connection_made(said)
     runner.ready = True
     pool.roster.runners.append(runner)
-    tasks = [ClaimedTask(id_, 1, "echo", "default", JsonText("{}"), 1, 10.0, id_, False) for id_ in (1, 2, 3)]
-    pool.place(tasks, {})
+    return pool, runner, said
+
+
+async def test_a_runner_that_is_replaced_gives_back_what_it_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = asyncio.Event()
+
+    async def start(_: Roster) -> None:
+        started.set()
+
+    monkeypatch.setattr(Roster, "_start_another", start)
+    pool, runner, said = pool_with(RunnerLimits(most_memory_bytes=1), lambda: None)
+    pool.place([task(id_) for id_ in (1, 2, 3)], {})
     assert [list(message) for message in said.messages] == [["run"]]
     runner.data_received(encode({"done": [[1, 1, 0.001, "completed", "1"]], "memory": 2}))
     assert said.messages[1:] == [{"recall": True}]
@@ -68,3 +78,20 @@ async def test_a_runner_that_is_replaced_gives_back_what_it_has_not_begun(monkey
     assert [type(one.outcome) for one in pool.ended] == [Completed, Released, Released]
     assert not runner.given
     await asyncio.wait_for(started.wait(), 5)
+
+
+async def test_ends_are_gathered_while_the_runner_has_enough_ahead() -> None:
+    woken = []
+    pool, runner, _ = pool_with(RunnerLimits(), lambda: woken.append(len(pool.ended)))
+
+    def ends(id_: int) -> None:
+        runner.data_received(encode({"done": [[id_, 1, 0.01, "completed", "1"]]}))
+
+    pool.place([task(1)], {})
+    ends(1)
+    assert woken == [1]
+    pool.place([task(id_) for id_ in range(2, 18)], {})
+    for id_ in range(2, 18):
+        assert pool.has_room == (len(runner.given) <= 10), "of 10 ms each, 0.1 s are enough"
+        ends(id_)
+    assert woken == [1, *range(7, 18)]
