@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from app.core.env_file import ignored_names
 from app.core.errors import AppError
 from app.core.settings import load_settings
 from app.models.database import Database
@@ -46,6 +47,8 @@ def check(
 
     try:
         url = database_url or load_settings().database_url
+        if not database_url and (ignored := ignored_names()):
+            typer.echo(ignored, err=True)
         database = Database(load_settings(database_url=url).database_url, patient=True)
         checker = Checker(database, files=files, acknowledged=acknowledged, final=final)
         kept, wrong = asyncio.run(_check(database, checker, tell))

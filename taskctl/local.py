@@ -4,6 +4,7 @@ installed; nothing else of taskctl does, but `check`."""
 import asyncio
 from dataclasses import asdict
 
+from app.core.env_file import ignored_names
 from app.core.errors import SettingsError
 from app.core.settings import Settings, load_settings
 from app.models.database import Database
@@ -27,7 +28,22 @@ def examined() -> tuple[list[str], list[Finding]]:
             )
         ]
     report = asyncio.run(_examined(settings))
-    return ["settings", *report.checked], [Finding.model_validate(asdict(one)) for one in report.findings]
+    return ["settings", *report.checked], [*_slips(), *(Finding.model_validate(asdict(one)) for one in report.findings)]
+
+
+def _slips() -> list[Finding]:
+    ignored = ignored_names()
+    if ignored is None:
+        return []
+    return [
+        Finding(
+            code="unknown-setting",
+            severity="warning",
+            what=ignored,
+            why="What they were to set has its default.",
+            what_to_do="Correct the names in .env, or take them out; USAGE.md, Settings, has every one.",
+        )
+    ]
 
 
 async def _examined(settings: Settings) -> Report:

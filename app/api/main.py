@@ -15,7 +15,9 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from app.api.limits import MEMORY_BYTES, SHARED
+from app.core.env_file import ignored_names
 from app.core.errors import AppError, SettingsError, StoreError
+from app.core.logger import structlog
 from app.core.logs import configure_logging
 from app.core.secrets import redactor_of
 from app.core.settings import Settings, load_settings
@@ -50,6 +52,8 @@ def serve(
         given = {"api_host": host, "api_port": port}
         settings = load_settings(**{name: value for name, value in given.items() if value is not None})
         configure_logging(settings.log_level, settings.log_format, redact=redactor_of(settings))
+        if ignored := ignored_names():
+            structlog.get_logger("app").warning(ignored)
         listener = _bound(settings)
         keys_are_on, database = asyncio.run(_check(settings))
     except (SettingsError, StoreError) as error:

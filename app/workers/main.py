@@ -9,8 +9,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from app.core.env_file import ignored_names
 from app.core.errors import AppError, SettingsError, StoreError
 from app.core.garbage import collect_seldom, keep_what_is_loaded
+from app.core.logger import structlog
 from app.core.logs import configure_logging
 from app.core.secrets import redactor_of
 from app.core.settings import Settings, load_settings
@@ -65,6 +67,8 @@ def work(
     try:
         settings = load_settings()
         configure_logging(settings.log_level, settings.log_format, redact=redactor_of(settings))
+        if ignored := ignored_names():
+            structlog.get_logger("app").warning(ignored)
         asyncio.run(_serve(settings, options))
     except (SettingsError, StoreError) as error:
         _refuse(str(error), 2)

@@ -1,6 +1,7 @@
 """What an operator sees when something is wrong at the start: one clear line, a status, no traceback."""
 
 import asyncio
+import json
 import os
 import re
 import socket
@@ -66,6 +67,26 @@ async def test_a_wrong_setting(house: House, script: str, settings: dict[str, st
     assert says in said
     assert not re.search(r"secret|sec/ret", said)
     assert len(said.strip().splitlines()) == 1, said
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "started"),
+    [
+        ("run_api.py", ("--port", "0", "--workers", "2"), "Listening on"),
+        ("run_worker.py", ("--processes", "1"), "worker started"),
+    ],
+)
+async def test_a_misspelt_name_in_the_file_of_settings(
+    house: House, script: str, arguments: tuple[str, ...], started: str
+) -> None:
+    (house.folder / ".env").write_text("DATABSE_URL=sqlite:///secret.db\nTASKCTL_URL=http://localhost:1\n")
+    program = await house.start(script, *arguments)
+    await program.says(started)
+    lines = [line for line in program.said().splitlines() if "Ignored in .env" in line]
+    assert [json.loads(line)["level"] for line in lines] == ["warning"], "once, whatever the number of processes"
+    assert "DATABSE_URL (is DATABASE_URL meant?)." in lines[0]
+    assert "secret" not in lines[0]
+    assert "TASKCTL_URL" not in lines[0]
 
 
 @pytest.mark.parametrize("store", STORES)

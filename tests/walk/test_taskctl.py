@@ -23,6 +23,7 @@ import pytest
 
 from app.core.events import EventBus
 from app.core.keys import Scope
+from app.core.settings import Settings
 from app.models.database import Database
 from app.services.keys import Keys
 from taskctl.main import main
@@ -528,6 +529,12 @@ async def test_the_doctor_sees_that_nobody_does_the_work(house: House, api: http
     assert await found() == []
 
 
+def misspelt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is no setting, in the `.env` of the folder."""
+    Path(".env").write_text("DATABSE_URL=sqlite:///x.db\n")
+    monkeypatch.setitem(Settings.model_config, "env_file", ".env")
+
+
 async def test_the_doctor_looks_at_the_machine_when_told(
     api: httpx.AsyncClient, worker: None, house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -535,6 +542,8 @@ async def test_the_doctor_looks_at_the_machine_when_told(
     monkeypatch.setenv("DATABASE_URL", house.database_url)
     monkeypatch.setenv("FILES_DIR", str(house.folder / "files"))
     assert await found("--local") == []
+    misspelt(monkeypatch)
+    assert await found("--local") == ["unknown-setting"]
     monkeypatch.setenv("LEASE_SECONDS", "soon")
     assert await found("--local", "--url", NOBODY) == ["wrong-setting", "not-running"]
 
@@ -546,6 +555,11 @@ async def test_check_looks_at_a_database(api: httpx.AsyncClient, house: House, m
     assert (status, "promises kept, 0 broken" in out) == (0, True)
     status, _, err = await taskctl("check", f"sqlite:///{house.folder}/none.db")
     assert (status, "There is no database" in err) == (2, True)
+    monkeypatch.setenv("DATABASE_URL", house.database_url)
+    misspelt(monkeypatch)
+    status, out, err = await taskctl("check", "--json")
+    assert (status, "DATABSE_URL (is DATABASE_URL meant?)" in err) == (0, True)
+    assert all(json.loads(line)["broken"] == [] for line in out.splitlines())
     status, out, _ = await taskctl("check", "--help")
     assert (status, "--acknowledged" in out) == (0, True)
 
