@@ -241,6 +241,29 @@ async def test_the_quick_start_of_the_readme_gives_a_result(house: House) -> Non
     assert task["result"]["statistics"]["words"] == 2
 
 
+@needs_curl
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+async def test_the_secret_of_webhooks_reaches_the_programs_that_are_started_after_it(house: House) -> None:
+    make_secret, submit_task, ask = (
+        block for block in re.findall(r"^```sh\n(.*?)^```", USAGE, re.MULTILINE | re.DOTALL) if _is_of_notices(block)
+    )
+    await shell(make_secret, house.folder)
+    _, client = await house.api(EXECUTOR_MODULES="")
+    await house.worker(EXECUTOR_MODULES="")
+    answer = await curl(submit_task, client.base_url, house.folder)
+    task = json.loads(answer.body)
+    assert (task["status"], task["webhook_url"]) == ("completed", "https://hooks.example.com/tasks")
+    notices = (await client.get("/tasks/", params={"parent_id": task["id"]})).json()["items"]
+    assert [notice["task_type"] for notice in notices] == ["webhook"]
+    first, *_ = ask.splitlines()
+    answer = await curl(f"TASK={task['id']}\n{first}", client.base_url, house.folder)
+    assert [notice["id"] for notice in json.loads(answer.body)["items"]] == [notices[0]["id"]]
+
+
+def _is_of_notices(block: str) -> bool:
+    return "WEBHOOK_SECRETS" in block or "$TASK" in block
+
+
 def python_block(first_words: str) -> str:
     (block,) = (
         block for block in re.findall(r"^```python\n(.*?)^```", USAGE, re.M | re.S) if block.startswith(first_words)
