@@ -5,7 +5,8 @@ import base64
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -116,29 +117,59 @@ def _home(text: str) -> Home:
     return Home(host, int(found["port"]) if found["port"] else None, found["plain"] is not None)
 
 
+_BREAK = re.compile(r"\\+[rnRN]?|\s+")
+"""What may stand inside of base64 that was broken into lines: white space, and as it is written in JSON, in JSON in JSON and so
+on. A backslash alone is what JSON may put before a slash."""
+MOST_BROKEN = 2
+"""So many times as long is base64 at most that is broken into lines, as far as the end of a text that was cut goes."""
+
+
 class Redactor:
     """Cuts out of a text what must not be seen: every secret this process holds, however it is written."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         long_enough = {secret for secret in secrets if len(secret) >= SHORTEST}
-        written = {spelling for secret in long_enough for spelling in (*spellings(secret), *_in_base64(secret))}
-        self._known = [spelling.lower() for spelling in written]
-        self.longest = max((len(spelling.encode()) for spelling in written), default=0)
+        in_base64 = {spelling for secret in long_enough for spelling in _in_base64(secret)}
+        written = {spelling for secret in long_enough for spelling in spellings(secret)} | in_base64
+        self._known = {spelling: spelling.lower() for spelling in written}
+        self._in_base64 = {spelling: spelling.lower() for spelling in in_base64}
+        self.longest = max(
+            max((len(spelling.encode()) for spelling in written), default=0),
+            MOST_BROKEN * max(map(len, in_base64), default=0),
+        )
         """In bytes: so much more of a text has to be known for its beginning to be redacted before it is cut."""
-        self._pattern = any_of(written)
 
     def __call__(self, text: str) -> str:
         """`text` without a known secret, in whatever case of letters."""
         # Looked for first the cheap way: nearly every line of a log holds none.
-        if self._pattern is None or not _holds_any(text.lower(), self._known):
+        pattern = any_of(_held(text.lower(), self._known))
+        return self._joined(text if pattern is None else pattern.sub(REDACTED, text))
+
+    def _joined(self, text: str) -> str:
+        """`text` without a secret in base64 that is broken into lines."""
+        if not _has_breaks(text):
             return text
-        return self._pattern.sub(REDACTED, text)
+        pattern = any_of(_held(_without_breaks(text.lower()), self._in_base64))
+        if pattern is None:
+            return text
+        joined = _Joined(text)
+        parts, end = [], 0
+        for found in pattern.finditer(joined.text):
+            parts += [text[end : joined.place(found.start())], REDACTED]
+            end = joined.place(found.end() - 1) + 1
+        return "".join((*parts, text[end:]))
 
     def beginning(self, text: str) -> str:
         """`text` that somebody has cut, redacted: what may be half a secret at its end goes too."""
         text = self(text)
-        end = text[-self.longest :].lower()
-        return text[: len(text) - max((_overlap(end, word) for word in self._known), default=0)]
+        start = max(0, len(text) - self.longest)
+        end = text[start:]
+        kept = len(end) - _half(end, self._known.values())
+        if _has_breaks(end):
+            joined = _Joined(end)
+            half = _half(joined.text, self._in_base64.values())
+            kept = min(kept, joined.place(len(joined.text) - half)) if half else kept
+        return text[: start + kept]
 
     def message(self, text: str) -> str:
         """`text` of an error: what looks like somebody's key goes too, known or not."""
@@ -146,7 +177,7 @@ class Redactor:
 
     def data(self, value: Any) -> Any:
         """JSON with every string in it redacted."""
-        if self._pattern is None:
+        if not self._known:
             return value
         match value:
             case str():
@@ -158,8 +189,48 @@ class Redactor:
         return value
 
 
-def _holds_any(text: str, words: Sequence[str]) -> bool:
-    return any(word in text for word in words)
+class _Joined:
+    """A text without its breaks, and where what is left stands in the text itself."""
+
+    def __init__(self, text: str) -> None:
+        parts, self._starts, self._places = [], [0], [0]
+        end = length = 0
+        for found in _BREAK.finditer(text):
+            parts.append(text[end : found.start()])
+            length += found.start() - end
+            end = found.end()
+            self._starts.append(length)
+            self._places.append(end)
+        self.text = "".join((*parts, text[end:]))
+
+    def place(self, joined: int) -> int:
+        """Where in the text the character stands that is at `joined` without breaks."""
+        part = bisect_right(self._starts, joined) - 1
+        return self._places[part] + joined - self._starts[part]
+
+
+def _has_breaks(text: str) -> bool:
+    return "\n" in text or "\r" in text or "\\" in text
+
+
+def _without_breaks(text: str) -> str:
+    """The text of a `_Joined`, many times as fast, for one that holds nothing."""
+    while "\\\\" in text:  # each time half as many, or `\\\\n` before an r would lose that
+        text = text.replace("\\\\", "\\")
+    for escape in ("\\n", "\\r", "\\"):
+        text = text.replace(escape, "")
+    return "".join(text.split())
+
+
+def _held(text: str, words: Mapping[str, str]) -> list[str]:
+    """Those of the words that are in the text, both in small letters."""
+    return [word for word, small in words.items() if small in text]
+
+
+def _half(text: str, words: Iterable[str]) -> int:
+    """How many characters at the end of `text` may be a beginning of one of the words, which are in small letters."""
+    end = text.lower()
+    return max((_overlap(end, word) for word in words), default=0)
 
 
 def _overlap(text: str, word: str) -> int:

@@ -13,7 +13,10 @@ from urllib.parse import quote
 import httpx
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
+from app.core import secrets as secrets_module
 from app.core.errors import OutboundRefused, SettingsError
 from app.core.secrets import Redactor, Secrets, load_secrets, redactor_of
 from app.core.settings import Settings, load_settings
@@ -54,6 +57,63 @@ def test_a_secret_inside_a_text_in_base64_is_cut_out(secret: str, encode: Any) -
         assert len(left) <= (8 * len(before) + 5) // 6
         assert len(right) <= 4 * ((len(after) + 2) // 3) + 4
         assert encode(secret.encode()).decode().rstrip("=")[2:-1] not in redact(text)
+
+
+BREAKS = ["\n", "\r\n", "\n  ", "\r\n\t", "\\n", "\\r\\n", "\\\\n", "\\\\r\\\\n", "\\\\\\\\n"]
+
+
+def _broken(text: str, width: int, line_break: str) -> str:
+    return line_break.join(text[start : start + width] for start in range(0, len(text), width))
+
+
+@pytest.mark.parametrize("line_break", BREAKS)
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_base64_that_is_broken_into_lines_is_found(line_break: str, encode: Any) -> None:
+    redact = Redactor([CANARY, PLAIN])
+    for secret, before, width in itertools.product((CANARY, PLAIN), range(40, 64), (76, 64, 7, 1)):
+        text = encode(b"u" * before + secret.encode() + b"v" * 60).decode()
+        shown = redact(f"said {_broken(text, width, line_break)} after").replace(line_break, "")
+        left, found, right = shown.partition("[redacted]")
+        assert found
+        assert (left, right) == (f"said {text[: len(left) - 5]}", f"{text[-len(right) + 6 :]} after")
+        assert len(left) - 5 <= (8 * before + 5) // 6
+        assert len(right) - 6 <= 84
+
+
+def test_base64_with_lines_is_found_in_json_and_in_bytes_as_python_shows_them() -> None:
+    text = base64.encodebytes(b"a" * 45 + CANARY.encode() + PLAIN.encode() + b"?" * 60).decode()
+    for written in (json.dumps({"a": [text]}), json.dumps(json.dumps(text)), repr(text.encode()), repr([repr(text)])):
+        for slashes in (written, written.replace("/", "\\/")):
+            shown = Redactor([CANARY, PLAIN])(slashes)
+            assert shown.count("[redacted]") == 2
+            assert shown.startswith(slashes[:20])
+            assert shown.endswith(slashes[-20:])
+
+
+@given(st.text("\\\\\\nr \n\r\tN\u2003/aR"))
+def test_the_quick_look_takes_out_the_same_breaks_as_the_exact_one(text: str) -> None:
+    assert secrets_module._without_breaks(text.lower()) == secrets_module._Joined(text).text.lower()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\\n" * 500_000, "\\" * 1_000_000, "\n" * 1_000_000, "YWFh\n" * 200_000, "YWFhYWFhYWFhYWFh\\r" * 55_000],
+    ids=["escapes", "backslashes", "lines", "beginnings", "long beginnings"],
+)
+def test_a_megabyte_of_breaks_takes_no_time(text: str) -> None:
+    redact = Redactor(["a" * 40 + "b", PLAIN])
+    began = time.process_time()
+    redact(text)
+    redact(f"{base64.encodebytes(PLAIN.encode() * 9).decode()}{text}")  # where something is found, too
+    assert time.process_time() - began < 15  # a quadratic one takes hours
+
+
+def test_half_a_secret_in_broken_base64_at_the_end_of_what_was_cut_goes_too() -> None:
+    redact = Redactor([PLAIN])
+    text = base64.b64encode(PLAIN.encode()).decode()[:-1]
+    for length, line_break in itertools.product(range(8, len(text) - 1), ("\n", "\\r\\n")):
+        assert redact.beginning(f"said: {_broken(text[:length], 5, line_break)}") == "said: "
+    assert redact.beginning("said: \nnothing\nat all") == "said: \nnothing\nat all"
 
 
 def test_the_longer_of_two_secrets_is_cut_out_whole() -> None:
