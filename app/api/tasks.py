@@ -70,7 +70,10 @@ WRONG: dict[int | str, dict[str, object]] = {
     503: UNAVAILABLE,
 }
 FULL: dict[int | str, dict[str, object]] = {
-    429: {"model": Problem, "description": "The queue is full; try again after Retry-After seconds."}
+    429: {
+        "model": Problem,
+        "description": "The queue is full, or the quota of the tenant; try again after Retry-After seconds.",
+    }
 }
 MISSING: dict[int | str, dict[str, object]] = {
     404: {"model": Problem, "description": "There is no such task."},
@@ -368,7 +371,9 @@ async def cancel_task(request: Request, task_id: int) -> Response:
 
 
 @router.post(
-    "/tasks/{task_id}/retry", response_class=Response, responses={200: {"model": TaskView}, **MISSING, **CONFLICT}
+    "/tasks/{task_id}/retry",
+    response_class=Response,
+    responses={200: {"model": TaskView}, **MISSING, **CONFLICT, **FULL},
 )
 @needs(Scope.MANAGE)
 async def retry_task(request: Request, task_id: int) -> Response:

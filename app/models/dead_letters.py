@@ -62,6 +62,7 @@ class Chosen(NamedTuple):
     id: int
     unique_key: str | None
     tenant: str
+    queue: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ async def choose(connection: AsyncConnection, wanted: DeadFilter, after_id: int,
     """Up to `limit` dead letters after `after_id`, lowest id first, locked. One that somebody else holds
     is waited for: he may only have been trying."""
     statement = (
-        select(tasks.c.id, tasks.c.unique_key, tasks.c.tenant)
+        select(tasks.c.id, tasks.c.unique_key, tasks.c.tenant, tasks.c.queue)
         .where(*_matching(wanted), _INDEXED, tasks.c.id > after_id)
         .order_by(tasks.c.id)
         .limit(limit)

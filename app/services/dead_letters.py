@@ -15,6 +15,7 @@ from app.models.database import Connection, Database, retried
 from app.models.dead_letters import CauseGroup, Chosen, DeadFilter
 from app.services.audit import note
 from app.services.concurrency import share_out
+from app.services.limits import QueueLimits
 from app.services.quota import Quota
 
 BATCH = 500
@@ -37,11 +38,14 @@ class ActionReport:
 class DeadLetters:
     """Failed tasks that nobody has dealt with."""
 
-    def __init__(self, database: Database, bus: EventBus, priority_step_seconds: float, quota: Quota) -> None:
+    def __init__(
+        self, database: Database, bus: EventBus, limits: QueueLimits, priority_step_seconds: float, quota: Quota
+    ) -> None:
         self._database = database
         self._bus = bus
         self._step = priority_step_seconds
         self._clock = database.clock()
+        self._limits = limits
         self._quota = quota
 
     async def search(self, wanted: DeadFilter, limit: int, before_id: int | None = None) -> list[Task]:
@@ -56,7 +60,7 @@ class DeadLetters:
 
     async def requeue(self, wanted: DeadFilter, *, dry_run: bool, by: Actor | None = None) -> ActionReport:
         """Run them again, now, with a fresh budget of attempts; their history stays. One whose unique key another
-        unfinished task holds is left alone, and so is one whose tenant has as many tasks waiting as it may."""
+        unfinished task holds is left alone, and so is one whose tenant or queue has as many tasks waiting as it may."""
         deed = _Deed(by, Action.DEAD_LETTERS_REQUEUE)
         return await self._each_batch(wanted, dry_run, self._requeue, TasksRequeued, deed)
 
@@ -91,16 +95,20 @@ class DeadLetters:
         free: list[Chosen] = []
         skipped: dict[int, str] = {}
         for one in chosen:
-            id_, key, tenant = one
+            id_, key, tenant, _ = one
             if key is not None and (tenant, key) in holders:
                 skipped[id_] = f"task {holders[tenant, key]} holds its unique key"
                 continue
             if key is not None:
                 holders[tenant, key] = id_
             free.append(one)
+        # The tenant is asked first: one without room is not to take what its queue has for others.
         over = await self._quota.over(connection, [one.tenant for one in free])
         skipped |= {free[place].id: str(refusal) for place, refusal in over.items()}
-        ready = [one.id for place, one in enumerate(free) if place not in over]
+        free = [one for place, one in enumerate(free) if place not in over]
+        full = await self._limits.full(connection, [one.queue for one in free])
+        skipped |= {free[place].id: str(refusal) for place, refusal in full.items()}
+        ready = [one.id for place, one in enumerate(free) if place not in full]
         requeued = await rows.requeue(connection, ready, self._clock(), self._step)
         await share_out(connection, {key for _, key in requeued})
         return _Done([id_ for id_, _ in requeued], skipped)

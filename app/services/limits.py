@@ -42,7 +42,7 @@ def _audited(rule: QueueRule) -> dict[str, Any]:
 
 
 class QueueLimits:
-    """The queues of one store. A submission asks no row for limits of depth: this process knows them, and hears within
+    """The queues of one store. A submission or retry asks no row for limits of depth: this process knows them, and hears within
     `poll_seconds` what another one has changed."""
 
     def __init__(self, database: Database, bus: EventBus, tallies: Tallies) -> None:
@@ -96,7 +96,7 @@ class QueueLimits:
         self._bus.publish(QueueChanged(before, after))
         return await self.get(name)
 
-    # For submissions.
+    # For submissions and retries.
 
     @property
     def depths(self) -> Mapping[str, int]:
@@ -124,13 +124,13 @@ class QueueLimits:
                 message = f"tasks: {count} are for queue {queue}, in which at most {self._depths[queue]} may wait."
                 raise InvalidRequest(message, [{"location": ["tasks"], "message": message, "type": "too_long"}])
 
-    async def full(self, connection: Connection, tasks: Sequence[NewTask]) -> dict[int, QueueFull]:
-        """Which of these find no room in their queue, by their places: the first ones fit as far as there is any. Costs
-        nothing for queues without a largest depth."""
+    async def full(self, connection: Connection, queues: Sequence[str]) -> dict[int, QueueFull]:
+        """Of tasks that are to wait in these queues from now on, those that there is no room for, by their places: the first
+        ones fit as far as there is any. Costs nothing for queues without a largest depth."""
         wanted: dict[str, list[int]] = {}
-        for place, task in enumerate(tasks):
-            if task.queue in self._depths:
-                wanted.setdefault(task.queue, []).append(place)
+        for place, queue in enumerate(queues):
+            if queue in self._depths:
+                wanted.setdefault(queue, []).append(place)
         refused: dict[int, QueueFull] = {}
         for queue, its_places in wanted.items():
             most = self._depths[queue]

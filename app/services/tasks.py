@@ -277,7 +277,7 @@ class TaskService:
     @retried
     async def retry(self, task_id: int, tenant: str = "", by: Actor | None = None) -> Task:
         """Run a failed or cancelled task again, now, with a fresh budget. Raises NotFound, Conflict, UniqueKeyTaken,
-        QuotaExceeded."""
+        QuotaExceeded, QueueFull."""
         now = self._clock()
         async with self._database.write() as connection:
             task = await self._locked(connection, task_id, tenant)
@@ -285,7 +285,7 @@ class TaskService:
             if task.unique_key is not None:
                 for holder in await rows.find_by_keys(connection, [], [task.unique_key], [task.tenant]):
                     raise UniqueKeyTaken(task.unique_key, holder.id, task.status)
-            for refused in (await self._quota.over(connection, [task.tenant])).values():
+            for refused in (await self._full(connection, [task])).values():
                 raise refused
             await rows.make_ready_again(connection, task, now, rank_of(now, task.priority, self._step))
             await share_out(connection, [task.concurrency_key])
@@ -362,9 +362,13 @@ class TaskService:
         _ensure_owned(collided, owners)
         return _Batch(ids, blocked, faults, owners)
 
-    async def _full(self, connection: Connection, tasks: Sequence[NewTask]) -> dict[int, QueueFull | QuotaExceeded]:
-        """Those that their queue or their tenant has no room for, by their places."""
-        full: dict[int, QueueFull | QuotaExceeded] = {**await self._limits.full(connection, tasks)}
+    async def _full(
+        self, connection: Connection, tasks: Sequence[NewTask | Task]
+    ) -> dict[int, QueueFull | QuotaExceeded]:
+        """Those that are to wait and that their queue or their tenant has no room for, by their places."""
+        full: dict[int, QueueFull | QuotaExceeded] = {
+            **await self._limits.full(connection, [task.queue for task in tasks])
+        }
         return full | await self._quota.over(connection, [task.tenant for task in tasks])
 
     async def _faults(

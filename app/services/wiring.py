@@ -150,7 +150,7 @@ def _put_together(
         queue=queue,
         chores=chores,
         upkeep=Upkeep(everything, bus, wall, random),
-        dead_letters=DeadLetters(database, bus, settings.priority_step_seconds, quota),
+        dead_letters=DeadLetters(database, bus, limits, settings.priority_step_seconds, quota),
         breakers=breakers,
         webhooks=webhooks,
         alerts=alerts,

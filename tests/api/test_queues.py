@@ -131,6 +131,16 @@ async def test_a_full_queue_is_429_with_the_time_to_wait(client: httpx.AsyncClie
     assert await row_count(client) == 1
 
 
+async def test_a_retry_for_which_a_full_queue_has_no_room_is_429(client: httpx.AsyncClient) -> None:
+    task = await submit(client, queue="q")
+    await client.post(f"/tasks/{task['id']}/cancel")
+    await change(client, max_depth=1)
+    await submit(client, queue="q")
+    answer = await client.post(f"/tasks/{task['id']}/retry")
+    assert_problem(answer, 429, "queue-full")
+    assert answer.headers["retry-after"] == "300"
+
+
 async def test_a_task_shows_its_concurrency_key(client: httpx.AsyncClient) -> None:
     first = await submit(client, concurrency_key="customer:7")
     second = await submit(client, concurrency_key="customer:7", concurrency_limit=1)

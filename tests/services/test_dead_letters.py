@@ -119,6 +119,37 @@ async def test_a_dry_run_says_what_would_happen_and_changes_nothing(
     assert [(await services.tasks.get(id_)).status for id_ in ids] == [Status.FAILED, Status.FAILED]
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_dead_letters_are_requeued_as_far_as_their_queue_has_room(
+    services: Services, claim: Claim, settle: Settle, dry_run: bool
+) -> None:
+    ids = await fail(services, claim, settle, "a", "b", "c", queue="q")
+    (other,) = await fail(services, claim, settle, "d", queue="other")
+    await services.tasks.submit(services.intake.prepare(Submission(task_type="echo", queue="q")))
+    await services.limits.change("q", {"max_depth": 2})
+    report = await services.dead_letters.requeue(ALL, dry_run=dry_run)
+    assert (report.matched, report.changed, report.task_ids) == (4, 2, [ids[0], other])
+    assert [one["id"] for one in report.skipped] == ids[1:]
+    assert {str(one["reason"]) for one in report.skipped} == {"1 tasks wait in queue q, and at most 2 may wait in it."}
+    assert await dead(services) == ([*ids, other] if dry_run else ids[1:])
+
+
+async def test_a_tenant_without_room_takes_none_of_its_queue(
+    services: Services, claim: Claim, settle: Settle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for tenant in ("north", "south"):
+        for _ in range(2):
+            new = services.intake.prepare(Submission(task_type="echo", queue="q"), tenant=tenant)
+            await services.tasks.submit(new)
+    for task in await claim():
+        await settle(task, Errored("E", "no", retryable=False))
+    await services.tasks.submit(services.intake.prepare(Submission(task_type="echo"), tenant="north"))
+    monkeypatch.setattr(services.dead_letters._quota, "_most", 1)
+    await services.limits.change("q", {"max_depth": 1})
+    report = await services.dead_letters.requeue(ALL, dry_run=False)
+    assert [(await services.tasks.get(id_)).tenant for id_ in report.task_ids] == ["south"]
+
+
 async def test_a_task_whose_unique_key_is_taken_is_left_alone(services: Services, claim: Claim, settle: Settle) -> None:
     first, second = await fail(services, claim, settle, "a", "b", unique_key="k")
     (third,) = await fail(services, claim, settle, "c", unique_key="other")

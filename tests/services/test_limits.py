@@ -10,9 +10,9 @@ from sqlalchemy import event
 
 from app.core.errors import InvalidRequest, NotFound, QueueFull
 from app.core.events import QueueChanged, QueuePlacesFreed
-from app.core.lifecycle import Completed
+from app.core.lifecycle import Completed, Errored
 from app.core.settings import Settings
-from app.core.task import ClaimedTask, JsonText
+from app.core.task import ClaimedTask, JsonText, Status
 from app.services.queue import Wish
 from app.services.settling import Ended
 from app.services.submissions import Submission
@@ -253,6 +253,39 @@ async def test_submissions_that_come_together_share_what_room_there_is(services:
     answers = await asyncio.gather(*(submit(queue="q") for _ in range(8)), return_exceptions=True)
     assert [isinstance(answer, int) for answer in answers].count(True) == 3
     assert [isinstance(answer, QueueFull) for answer in answers].count(True) == 5
+
+
+async def _cancelled(services: Services, submit: Submit, **fields: Any) -> int:
+    id_ = await submit(**fields)
+    await services.tasks.cancel(id_)
+    return id_
+
+
+async def test_a_retry_by_hand_finds_no_room_in_a_full_queue(services: Services, submit: Submit) -> None:
+    first, second = [await _cancelled(services, submit, queue="q") for _ in range(2)]
+    elsewhere = await _cancelled(services, submit, queue="other")
+    await limit(services, max_depth=2)
+    await submit(queue="q")
+    await services.tasks.retry(first)
+    with pytest.raises(QueueFull) as refused:
+        await services.tasks.retry(second)
+    assert (refused.value.queue, refused.value.max_depth) == ("q", 2)
+    assert (await services.tasks.get(second)).status is Status.CANCELLED
+    await services.tasks.retry(elsewhere)
+    await services.tasks.cancel(first)
+    assert (await services.tasks.retry(second)).status is Status.PENDING
+
+
+async def test_an_attempt_after_a_failure_finds_room_in_a_full_queue(
+    services: Services, submit: Submit, claim: Claim, settle: Settle, clock: FrozenClock
+) -> None:
+    await submit(queue="q")
+    (task,) = await claim()
+    await limit(services, max_depth=1)
+    await submit(queue="q")
+    await settle(task, Errored("E", "no"))
+    clock.forward(3600)
+    assert {one.id for one in await claim()} >= {task.id}
 
 
 # The queues themselves.
