@@ -251,13 +251,15 @@ class Queue(_Said):
 
 class Worker(_Said):
     """A worker process. No `queues` means every queue; `running` lists what is in its runners, `runners` the processes.
-    `memory_bytes` is what it and they have in use, None where that cannot be told."""
+    `memory_bytes` is what it and they have in use, None where that cannot be told. `silent_seconds`: for how long it has not
+    been heard of, None while it beats."""
 
     id: str
     name: str
     host: str
     pid: int
     state: str
+    silent_seconds: float | None = None
     queues: list[str]
     task_types: list[str]
     slots: int

@@ -52,6 +52,7 @@ STYLES = {
     "closed": "green",
     "on": "green",
     "failing": "yellow",
+    "silent": "red",
     "dead": "red",
     "firing": "red",
     "holding": "yellow",
@@ -415,7 +416,7 @@ def workers(items: Iterable[Worker]) -> RenderableType:
         columns,
         (
             (
-                *(one.id, one.host, one.pid, one.state, one.queues or "every", len(one.running), one.slots),
+                *(one.id, one.host, one.pid, _worker_state(one), one.queues or "every", len(one.running), one.slots),
                 "-" if one.memory_bytes is None else f"{one.memory_bytes / 2**20:,.0f} MiB",
                 *(one.started_at, one.beat_at),
             )
@@ -423,6 +424,11 @@ def workers(items: Iterable[Worker]) -> RenderableType:
         ),
         "No worker is alive.",
     )
+
+
+def _worker_state(one: Worker) -> Text:
+    shown = status(one.state)
+    return shown if one.silent_seconds is None else shown.append(f" for {duration(one.silent_seconds)}")
 
 
 def stats(one: Stats) -> RenderableType:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
@@ -22,6 +22,7 @@ from app.core.settings import Settings
 from app.core.tally import COUNTS, Durations, Tally, total
 from app.models.tallies import Step
 from app.services.executors import Executor
+from app.services.insights import WorkerReport
 from app.services.tallies import Tallies
 from app.services.wiring import Services
 
@@ -61,13 +62,16 @@ class RunnerView(BaseModel):
 
 class WorkerView(BaseModel):
     """A worker process. No `queues` means every queue. `running` lists what is in its runners. `memory_bytes` is what it and
-    its runners have in use, null where its system does not say. All of it is as of `beat_at`."""
+    its runners have in use, null where its system does not say. All of it is as of `beat_at`, but for `state`, which is
+    `silent` once a beat is overdue, and `silent_seconds`: for how long it has not been heard of then, null while it beats.
+    """
 
     id: str
     name: str
     host: str
     pid: int
-    state: str
+    state: Literal["running", "stopping", "failing", "silent"]
+    silent_seconds: float | None
     queues: list[str]
     task_types: list[str]
     slots: int
@@ -218,14 +222,18 @@ def _fragment(content: dict[str, Any]) -> orjson.Fragment:
 async def list_workers(request: Request) -> Response:
     """The workers that were heard of lately, and what each one runs."""
     services: Services = request.app.state.services
-    texts = ("running", "runners")
-    fields = [name for name in WorkerView.model_fields if name not in texts]
-    items = [
-        {name: getattr(worker, name) for name in fields}
-        | {name: orjson.Fragment(getattr(worker, name)) for name in texts}
-        for worker in await services.insights.workers()
-    ]
-    return _answer({"items": items})
+    return _answer({"items": [_worker_view(worker) for worker in await services.insights.workers()]})
+
+
+def _worker_view(worker: WorkerReport) -> dict[str, Any]:
+    view = {name: getattr(worker.row, name, None) for name in WorkerView.model_fields}
+    silent = worker.silent_seconds
+    return view | {
+        "state": worker.state,
+        "silent_seconds": None if silent is None else round(silent, 1),
+        "running": orjson.Fragment(worker.row.running),
+        "runners": orjson.Fragment(worker.row.runners),
+    }
 
 
 @router.get(

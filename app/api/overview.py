@@ -20,8 +20,8 @@ from app.api.routes import DirectRoute
 from app.api.schemas import OPTIONS
 from app.core.alerts import AlertState
 from app.core.keys import ApiKey, Scope
-from app.models.workers import WorkerRow
 from app.services.alerts import AlertReport
+from app.services.insights import WorkerReport
 from app.services.keys import KeyRing
 from app.services.limits import QueueReport
 from app.services.snapshots import Snapshot, Snapshots
@@ -30,7 +30,7 @@ from app.services.wiring import Services
 router = APIRouter(tags=["insights"], route_class=DirectRoute)
 
 OVERLOADED: dict[str, Any] = {"model": Problem, "description": "As many streams are open as may be."}
-_WORKER = ("id", "name", "state", "slots")
+_WORKER = ("id", "name", "slots")
 _ALERT = ("id", "rule", "subject", "severity", "what", "fired_at")
 
 
@@ -93,8 +93,9 @@ def _queue_view(report: QueueReport) -> dict[str, Any]:
     return view | {"oldest_ready_at": report.depth.oldest_ready_at}
 
 
-def _worker_view(worker: WorkerRow) -> dict[str, Any]:
-    return {name: getattr(worker, name) for name in _WORKER} | {"running": len(orjson.loads(worker.running))}
+def _worker_view(worker: WorkerReport) -> dict[str, Any]:
+    view = {name: getattr(worker.row, name) for name in _WORKER}
+    return view | {"state": worker.state, "running": len(orjson.loads(worker.row.running))}
 
 
 def _fires(report: AlertReport) -> bool:

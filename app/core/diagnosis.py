@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from app.core.breaker import is_of_host
+from app.core.workers import silent_seconds
 
 MEBIBYTE = 2**20
 LITTLE_BYTES = 1024 * MEBIBYTE
@@ -13,8 +14,6 @@ TOO_LITTLE_BYTES = 100 * MEBIBYTE
 """Free space below which a disk is nearly full, and below which it may be full within minutes."""
 AHEAD_SECONDS = 2.0
 """A beat this far in the future comes from a clock that is wrong, not from one that is read a little later."""
-SILENT_SECONDS = 15.0
-"""A worker beats every five seconds."""
 MANY_DEAD_LETTERS = 100
 FAILED_SHARE, FAILED_AT_LEAST = 0.1, 10
 """Tasks failing for good: this share of those that ended within an hour, and so many."""
@@ -232,7 +231,7 @@ def strange_clocks(hands: Sequence[Hand], now: datetime) -> list[Finding]:
                     "Set the clocks of all machines by NTP.",
                 )
             )
-        elif seconds > SILENT_SECONDS:
+        elif silent_seconds(hand.beat_at, now) is not None:
             found.append(
                 Finding(
                     "worker-silent",

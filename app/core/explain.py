@@ -155,7 +155,7 @@ def _no_worker(task: Task, hands: Sequence[Hand]) -> list[Reason]:
     if not hands:
         message = "No worker is alive."
     elif not working:
-        message = "Every live worker is stopping or cannot start its runners."
+        message = "Every worker is stopping, cannot start its runners, or has not been heard of lately."
     elif not serving:
         message = f"No live worker serves queue {task.queue}."
     else:

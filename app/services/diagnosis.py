@@ -9,7 +9,7 @@ from pathlib import Path
 
 from app.core import diagnosis as core
 from app.core.breaker import BreakerState
-from app.core.diagnosis import Finding, Hand
+from app.core.diagnosis import Finding
 from app.core.errors import BrokerUnavailable, StoreError
 from app.core.settings import Settings
 from app.models import checks, migrate, stats
@@ -118,10 +118,7 @@ class Diagnosis:
         now = self._clock()
         async with self._database.read() as connection:
             waiting = await stats.ready_pairs(connection, now)
-        hands = [
-            Hand(row.id, row.queues, row.task_types, row.state == "running", row.beat_at)
-            for row in await self._insights.workers()
-        ]
+        hands = await self._insights.hands()
         return [*core.idle_hands(hands, waiting), *core.strange_clocks(hands, now)]
 
     async def _failures(self) -> list[Finding]:

@@ -75,7 +75,7 @@ class Explainer:
         task = await self._tasks.get(task_id, tenant)
         if task.status not in WAITING:
             return Explanation(task)
-        hands = await self._hands()
+        hands = await self._insights.hands()
         circuit, state = (await self._behind([task], tenant))[task.id]
         async with self._database.read() as connection:
             # The others in its queue may be anyone's.
@@ -100,7 +100,7 @@ class Explainer:
         keys = sorted(
             {task.concurrency_key for task in waiting if task.concurrency_key and task.status is Status.BLOCKED}
         )
-        hands = await self._hands()
+        hands = await self._insights.hands()
         breakers = await self._behind(waiting, tenant)
         async with self._database.read() as connection:
             rules = await limit_rows.found(connection, queues)
@@ -117,12 +117,6 @@ class Explainer:
         if not tenant:
             return found
         return {id_: (replace(circuit, reason=None, let_through=()), state) for id_, (circuit, state) in found.items()}
-
-    async def _hands(self) -> list[Hand]:
-        return [
-            Hand(row.id, row.queues, row.task_types, row.state == "running", row.beat_at)
-            for row in await self._insights.workers()
-        ]
 
     async def _facts(
         self,

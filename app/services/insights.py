@@ -7,9 +7,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from app.core.autoscale import Demand
-from app.core.diagnosis import Waiting
+from app.core.diagnosis import Hand, Waiting
 from app.core.settings import Settings
 from app.core.task import Status
+from app.core.workers import SILENT, silent_seconds
 from app.models import stats as rows
 from app.models import workers as worker_rows
 from app.models.database import Database
@@ -45,6 +46,15 @@ class Stats:
     live_workers: int
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """A worker, its state as far as that is known now, and for how long it has not been heard of, None while it beats."""
+
+    row: WorkerRow
+    state: str
+    silent_seconds: float | None
+
+
 class _Sparing:
     """Counts finished tasks, which takes the longer the more are kept. A count of many is given again for a hundred times as
     long as it took, 10 s at most: so however often somebody asks, a process spends little of its time on it. Few are always
@@ -77,10 +87,19 @@ class Insights:
         self._ended = _Sparing(rows.finished_counts)
         self._lately = _Sparing(rows.finished_counts)
 
-    async def workers(self) -> list[WorkerRow]:
+    async def workers(self) -> list[WorkerReport]:
         """The workers that were heard of within two leases."""
+        now = self._clock()
         async with self._database.read() as connection:
-            return list(await worker_rows.listed(connection, self._clock(), self._silent_after))
+            listed = await worker_rows.listed(connection, now, self._silent_after)
+        return [_reported(row, now) for row in listed]
+
+    async def hands(self) -> list[Hand]:
+        """The same workers, as those who may take work."""
+        return [
+            Hand(one.row.id, one.row.queues, one.row.task_types, one.state == "running", one.row.beat_at)
+            for one in await self.workers()
+        ]
 
     async def stats(self, tenant: str = "") -> Stats:
         """Totals over all queues; of one tenant's tasks, if it is named."""
@@ -149,6 +168,11 @@ class Insights:
         await self._database.write_nothing()
         self._probed_at = time.monotonic()
         return asked
+
+
+def _reported(row: WorkerRow, now: datetime) -> WorkerReport:
+    silent = silent_seconds(row.beat_at, now)
+    return WorkerReport(row, row.state if silent is None else SILENT, silent)
 
 
 def _demand(depth: QueueDepth | None, ran: Sequence[float], seconds: float, now: datetime, *, paused: bool) -> Demand:

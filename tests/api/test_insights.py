@@ -134,6 +134,25 @@ async def test_stats_add_up(client: httpx.AsyncClient) -> None:
     }
 
 
+async def test_a_worker_is_silent_once_its_beat_is_overdue(client: httpx.AsyncClient) -> None:
+    """Whatever it said last; and running again with its next beat."""
+    services = services_of(client)
+    worker = await services.workers.sign_in("mine", [], ["echo"], 4)
+    began = datetime.now(UTC)
+
+    async def state(seconds: float) -> tuple[str, float | None]:
+        services.insights._clock = lambda: began + timedelta(seconds=seconds)
+        (shown,) = (await look(client, "/workers", WorkerList))["items"]
+        return shown["state"], shown["silent_seconds"]
+
+    assert await state(14) == ("running", None)
+    assert await state(30) == ("silent", pytest.approx(30, abs=1))
+    assert (await services.insights.stats()).live_workers == 1
+    services.workers._clock = lambda: began + timedelta(seconds=30)
+    await services.workers.beat(worker, "stopping", JsonText("[]"))
+    assert await state(31) == ("stopping", None)
+
+
 async def test_workers_are_shown_while_they_are_heard_of(client: httpx.AsyncClient) -> None:
     assert (await look(client, "/workers", WorkerList))["items"] == []
     book = services_of(client).workers

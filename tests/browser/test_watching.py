@@ -1,6 +1,7 @@
 """What the dashboard shows while one watches, in a real browser: why tasks wait, what workers use."""
 
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -76,6 +77,22 @@ async def test_the_memory_of_a_worker_and_what_it_runs_are_shown(
     await expect(workers.get_by_role("link", name=f"#{task_id}")).to_be_visible()
     await expect(workers.get_by_role("cell").filter(has_text="MiB")).to_be_visible()
     go.touch()
+
+
+async def test_a_silent_worker_is_shown_as_one(visitor: Visitor) -> None:
+    """As the service says, of which other tests see to it; the age of its last beat goes on."""
+
+    async def silence(route: Route) -> None:
+        answer = await (await route.fetch()).json()
+        beat_at = (datetime.now(UTC) - timedelta(seconds=40)).isoformat()
+        silent = {"state": "silent", "silent_seconds": 40.0, "beat_at": beat_at}
+        await route.fulfill(json={"items": [one | silent for one in answer["items"]]})
+
+    await visitor.page.route(re.compile(r"/workers$"), silence)
+    page = await visitor.open()
+    state = page.get_by_role("table", name="Workers").locator("td[data-label=State]")
+    await expect(state).to_have_text(re.compile(r"silent\s*for 4\d s"))
+    await expect(page.locator(".tile[data-key=Workers]")).to_contain_text("1 silent")
 
 
 async def test_what_an_attempt_prints_is_shown_while_it_runs(

@@ -268,13 +268,13 @@ async def test_a_worker_that_beat_before_the_clock_was_set_back_and_not_since_is
     living = await services.workers.sign_in("living", [], ["echo"], 4)
     clock.set(-86400)
     await services.workers.beat(living, "running", JsonText("[]"))
-    assert [worker.name for worker in await services.insights.workers()] == ["living"]
+    assert [worker.row.name for worker in await services.insights.workers()] == ["living"]
     assert (await services.insights.stats()).live_workers == 1
 
 
 async def test_workers_that_are_silent_for_a_day_are_forgotten(services: Services, clock: FrozenClock) -> None:
     await services.workers.sign_in("w", [], ["echo"], 4)
-    assert [worker.name for worker in await services.insights.workers()] == ["w"]
+    assert [worker.row.name for worker in await services.insights.workers()] == ["w"]
     clock.forward(61)
     assert await services.insights.workers() == []
     clock.forward(86400)

@@ -127,7 +127,7 @@ async def test_a_worker_that_stops_takes_no_more(services: Services, submit: Sub
 async def test_a_silent_worker_is_told_before_it_is_forgotten(services: Services, clock: FrozenClock) -> None:
     await worker(services)
     clock.forward(20)
-    assert await codes(services) == ["worker-silent"]
+    assert await codes(services) == ["no-worker", "worker-silent"]
     clock.forward(-30)
     assert await codes(services) == ["worker-clock-ahead"]
 

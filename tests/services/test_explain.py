@@ -52,6 +52,18 @@ async def test_a_task_without_a_worker_says_so(services: Services, submit: Submi
     assert found.reasons[0].message == "No live worker serves queue q."
 
 
+async def test_a_silent_worker_takes_nothing(
+    services: Services, submit: Submit, worker: None, clock: FrozenClock
+) -> None:
+    """Killed, say: its row is there for two leases."""
+    task_id = await submit(queue="q")
+    clock.forward(15)
+    assert await reasons(services, task_id) == [Why.NEXT_IN_LINE]
+    clock.forward(1)
+    assert await reasons(services, task_id) == [Why.NO_WORKER, Why.NEXT_IN_LINE]
+    assert (await first_reasons(services))[task_id] is Why.NO_WORKER
+
+
 async def test_a_blocked_task_names_who_has_the_place(services: Services, submit: Submit, worker: None) -> None:
     ids = [await submit(concurrency_key="k") for _ in range(3)]
     found = await services.explainer.explain(ids[2])

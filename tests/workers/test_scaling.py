@@ -71,7 +71,7 @@ async def test_the_list_of_workers_shows_how_much_room_there_is_now(start: Start
     await until(lambda: len(running.pool.running()) == 2, 60)
 
     async def slots() -> bool:
-        return [one.slots for one in await running.services.insights.workers()] == [8]
+        return [one.row.slots for one in await running.services.insights.workers()] == [8]
 
     await until(slots)
 

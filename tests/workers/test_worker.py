@@ -344,16 +344,17 @@ async def test_a_waiting_worker_wakes_at_the_next_due_time(start: Start) -> None
 
 async def test_a_worker_is_listed_while_it_lives(start: Start, tmp_path: Path) -> None:
     running = await start(processes=1, concurrency=4)
-    (row,) = await until(running.services.insights.workers)
-    assert (row.name, row.pid, row.slots, row.state) == ("test", os.getpid(), 4, "running")
+    (worker,) = await until(running.services.insights.workers)
+    assert (worker.row.name, worker.row.pid, worker.row.slots) == ("test", os.getpid(), 4)
+    assert (worker.state, worker.silent_seconds) == ("running", None)
     task_id = await running.submit("wait_plain", payload={"folder": str(tmp_path), "seconds": 20})
 
     async def shown() -> bool:
-        (row,) = await running.services.insights.workers()
-        return "wait_plain" in row.running
+        (worker,) = await running.services.insights.workers()
+        return "wait_plain" in worker.row.running
 
     await until(shown)
-    (row,) = await running.services.insights.workers()
+    row = (await running.services.insights.workers())[0].row
     assert row.memory_bytes is not None
     (runner,) = json.loads(row.runners)
     assert runner["task_ids"] == [task_id]
@@ -364,8 +365,8 @@ async def test_a_worker_is_listed_while_it_lives(start: Start, tmp_path: Path) -
     (tmp_path / "go").touch()
 
     async def idle() -> bool:
-        (row,) = await running.services.insights.workers()
-        return row.running == "[]"
+        (worker,) = await running.services.insights.workers()
+        return worker.row.running == "[]"
 
     await until(idle)
     await running.stop()

@@ -132,6 +132,7 @@ function findings(items) {
 function tiles(stats, causes, workers) {
   const ended = stats.completed_last_hour + stats.failed_last_hour;
   const slots = workers.reduce((sum, worker) => sum + worker.slots, 0);
+  const silent = workers.filter((worker) => worker.state === "silent").length;
   return h("ul", { class: "tiles", "data-key": "tiles" },
     tile("Ready", stats.ready, stats.oldest_ready_at ? `oldest ${age(between(stats.oldest_ready_at))}` : "nothing waits",
       address("/tasks", { status: ["pending"] })),
@@ -142,7 +143,7 @@ function tiles(stats, causes, workers) {
     tile("Failed", stats.failed_last_hour, ended ? `${share(stats.failed_last_hour / ended)} of the last hour` : "in the last hour",
       address("/tasks", { status: "failed" }), stats.failed_last_hour ? "failed" : ""),
     causes ? tile("Dead letters", causes.total, causes.total ? "wait for somebody" : "none", "#/dead-letters", causes.total ? "failed" : "") : null,
-    tile("Workers", stats.live_workers, count(slots, "slot"), null, stats.live_workers ? "" : "failed"));
+    tile("Workers", stats.live_workers, silent ? `${number(silent)} silent` : count(slots, "slot"), null, stats.live_workers > silent ? "" : "failed"));
 }
 
 function tile(name, value, note, to, kind = "") {
@@ -176,7 +177,7 @@ function workerTable(workers) {
   const remembers = workers.some((worker) => worker.memory_bytes !== undefined);
   return table("Workers", [
     { name: "Worker", cell: (worker) => h("span", { class: "two" }, h("b", {}, worker.name), h("small", {}, `${worker.host}, pid ${worker.pid}`)) },
-    { name: "State", cell: (worker) => badge(worker.state, worker.state === "running" ? "completed" : "retrying") },
+    { name: "State", cell: workerState },
     { name: "Serves", cell: (worker) => h("span", {}, worker.queues.length ? worker.queues.join(", ") : "every queue") },
     { name: "Slots", class: "number", cell: (worker) => [bar(worker.running.length / (worker.slots || 1), "running"), `${worker.running.length} of ${worker.slots}`] },
     ...(remembers ? [{ name: "Memory", class: "number", cell: (worker) => (worker.memory_bytes ? bytes(worker.memory_bytes) : none()) }] : []),
@@ -184,6 +185,13 @@ function workerTable(workers) {
     { name: "Last beat", class: "number", cell: (worker) => when(worker.beat_at) },
     { name: "Up", class: "number", cell: (worker) => h("span", { title: worker.started_at }, duration(Math.floor(between(worker.started_at)))) },
   ], workers, (worker) => worker.id);
+}
+
+const WORKER_KINDS = { running: "completed", silent: "failed" };
+
+function workerState({ state, beat_at: beatAt }) {
+  const shown = badge(state, WORKER_KINDS[state] ?? "retrying");
+  return state === "silent" ? h("span", { class: "two" }, shown, h("small", {}, `for ${age(between(beatAt))}`)) : shown;
 }
 
 function runsNow({ running }) {
