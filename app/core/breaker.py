@@ -126,28 +126,58 @@ class Verdict:
 
 HOST_RULE = Breaker(failures=5, window_seconds=60, open_seconds=15, ceiling_seconds=300)
 """For every host that tasks call."""
-MOST_HOSTS = 100
-"""Remembered at a time: whoever submits tasks may invent names without end."""
+MOST_HOSTS, MOST_HOSTS_OF_A_TENANT = 100, 20
+"""Remembered at a time, of each owner for itself: whoever submits tasks may invent names without end."""
 LONGEST_HOLD_SECONDS = 60.0
 """A task that is put off looks again after this at the latest: somebody may have closed the breaker."""
 PROBED_SECONDS = 5.0
 """How long is waited for a probe that is under way."""
 _HOST = "host:"
 _NAME = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_OWNED = re.compile(r":[0-9]+:tenant:(?P<tenant>.+)")
+"""What a host's breaker that is a tenant's has at its end. No name of a host has it: only an address has colons, and that no
+letters beyond f."""
 
 
-def host_breaker(url: str) -> str | None:
+def host_breaker(url: str, tenant: str = "") -> str | None:
     """The name of the breaker of the host that a URL leads to, like `host:api.example.com:443`, with the scheme where
     the port does not tell it, like `host:http:api.example.com:8080`: who asks in the wrong way gets no answer, and says nothing
     of those who ask in the right one. None for no URL. One that would be too long, or has other characters, is shortened to
-    a digest."""
+    a digest.
+
+    Each tenant has its own, like `host:api.example.com:443:tenant:north`: a path of a host that fails is easily found, and
+    would hold back the calls of all.
+    """
     place = host_in(url)
     if place is None:
         return None
     scheme, host, port = place
     label = host if USUAL_PORTS.get(scheme) == port else f"{scheme}:{host}"
-    name = f"{_HOST}{label}:{port}"
-    return name if _NAME.fullmatch(name) else f"{_HOST}{hashlib.sha256(label.encode()).hexdigest()[:32]}:{port}"
+    owned = f":tenant:{tenant}" if tenant else ""
+    hashed = f"{_HOST}{_digest(label, 32)}:{port}"
+    names = (f"{_HOST}{label}:{port}{owned}", f"{hashed}{owned}", f"{hashed}:tenant:{_digest(tenant, 12)}")
+    return next(name for name in names if _NAME.fullmatch(name))
+
+
+def _digest(text: str, length: int) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def owner_of(name: str) -> str:
+    """The tenant, or what it was shortened to, whose the breaker of a host is; empty for everybody else's."""
+    found = _OWNED.search(name)
+    return found["tenant"] if found else ""
+
+
+def most_hosts(owner: str) -> int:
+    """How many hosts are remembered of the tenant, or (empty) of what belongs to none."""
+    return MOST_HOSTS_OF_A_TENANT if owner else MOST_HOSTS
+
+
+def holds_everybody(circuit: Circuit, now: datetime) -> bool:
+    """Whether the breaker of a host that is no tenant's holds back tenants too: a person has said so. Otherwise it would be
+    theirs to probe, and to open again."""
+    return circuit.tripped_by_hand and circuit.state_at(now) is BreakerState.OPEN
 
 
 def is_of_host(name: str) -> bool:

@@ -168,6 +168,7 @@ class ClaimedTask:
     priority: int = 0
     concurrency_key: str | None = None
     tracestate: str | None = None
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,6 +201,7 @@ def _claim(pairs: int, shared: bool, limited: bool) -> Update:
             tasks.c.priority,
             tasks.c.concurrency_key,
             tasks.c.tracestate,
+            tasks.c.tenant,
         )
     )
 

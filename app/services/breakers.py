@@ -52,10 +52,19 @@ class BreakerRules:
     def is_of_host(self, name: str) -> bool:
         return self.of_hosts and core.is_of_host(name)
 
-    def host_behind(self, task_type: str, payload: str | None) -> str | None:
-        """The breaker of the host that a task calls; None if it calls none, or hosts have no breakers."""
-        executor = self.registry.get(task_type)
-        return executor.host_breaker(payload) if executor is not None and self.of_hosts and payload else None
+    def host_behind(self, task: Task | ClaimedTask, tenant: str) -> str | None:
+        """The breaker that a tenant has of the host that a task calls; None if it calls none, or hosts have no breakers."""
+        executor = self.registry.get(task.task_type)
+        if executor is None or not self.of_hosts or not task.payload:
+            return None
+        return executor.host_breaker(task.payload, tenant)
+
+    def of_host(self, task: Task | ClaimedTask, circuits: Mapping[str, Circuit], now: datetime) -> Circuit | None:
+        """What is known of the host that a task calls: by its tenant, or where a person holds back everybody."""
+        tenants = {"", task.tenant}
+        known = {tenant: circuits.get(self.host_behind(task, tenant) or "") for tenant in tenants}
+        everybodys = known[""]
+        return everybodys if everybodys and core.holds_everybody(everybodys, now) else known[task.tenant]
 
     def cut_short(self, task_type: str, outcome: Outcome, *, of_host: bool) -> bool:
         """Whether an attempt ran out of a time that is shorter than the usual one: whoever submits chooses that, and it says
@@ -119,10 +128,10 @@ class Breakers:
         executor = self._registry.get(task.task_type)
         name = executor.dependency if executor is not None else task.task_type
         of_type = self._as_it_is(circuits.get(name, Circuit(name)))
-        host = self._rules.host_behind(task.task_type, task.payload)
-        if host is None or of_type[1] is not BreakerState.CLOSED:
+        known = self._rules.of_host(task, circuits, self._clock())
+        if known is None or of_type[1] is not BreakerState.CLOSED:
             return of_type
-        of_host = self._as_it_is(circuits.get(host, Circuit(host)))
+        of_host = self._as_it_is(known)
         return of_type if of_host[1] is BreakerState.CLOSED else of_host
 
     def _as_it_is(self, circuit: Circuit) -> tuple[Circuit, BreakerState]:
@@ -203,7 +212,7 @@ class Breakers:
         match outcome:
             case Errored(dependency=str(name)) if name in self._registry.breakers:
                 return Verdict(name, lease, f"{outcome.type}: {outcome.message}"[:LONGEST_REASON])
-        host = self._rules.host_behind(task.task_type, task.payload)
+        host = self._rules.host_behind(task, task.tenant)
         if self._rules.cut_short(task.task_type, outcome, of_host=host is not None):
             return None
         if host is not None:
@@ -292,9 +301,15 @@ class Board:
         await self._forget({name: circuit for name, circuit in before.items() if name not in self._circuits})
 
     def _has_place(self, name: str) -> bool:
-        """Whether one more breaker may be remembered; of hosts there may be only so many, and one may make place."""
-        hosts = [one for one in self._circuits.values() if core.is_of_host(one.name)]
-        if not core.is_of_host(name) or len(hosts) < core.MOST_HOSTS:
+        """Whether one more breaker may be remembered; of hosts there may be only so many, and one of the same owner may make
+        place."""
+        if not core.is_of_host(name):
+            return True
+        owner = core.owner_of(name)
+        hosts = [
+            one for one in self._circuits.values() if core.is_of_host(one.name) and core.owner_of(one.name) == owner
+        ]
+        if len(hosts) < core.most_hosts(owner):
             return True
         leaving = core.crowded_out(hosts)
         if leaving is not None:
@@ -348,14 +363,13 @@ class Board:
         held: list[tuple[ClaimedTask, datetime]] = []
         probes: dict[str, list[ClaimedTask]] = {}
         for task in claimed:
-            name = self._rules.host_behind(task.task_type, task.payload)
-            circuit = self._circuits.get(name) if name is not None else None
-            if name is None or circuit is None or circuit.state is BreakerState.CLOSED:
+            circuit = self._rules.of_host(task, self._circuits, self._now)
+            if circuit is None or circuit.state is BreakerState.CLOSED:
                 continue
             if circuit.state_at(self._now) is BreakerState.HALF_OPEN:
-                place = await self._place(name)
-                if len(probes.get(name, ())) < place:
-                    probes.setdefault(name, []).append(task)
+                place = await self._place(circuit.name)
+                if len(probes.get(circuit.name, ())) < place:
+                    probes.setdefault(circuit.name, []).append(task)
                     continue
             held.append((task, core.put_off_until(circuit, self._now, self._random)))
         for name, tasks in probes.items():

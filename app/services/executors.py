@@ -387,12 +387,12 @@ class Executor:
             return error.name or self.dependency
         return self.dependency if self.breaker is not None and self.breaker.counts(error) else None
 
-    def host_breaker(self, payload: str) -> str | None:
-        """The breaker of the host that a task with this payload, JSON as text, calls; None if it calls none."""
+    def host_breaker(self, payload: str, tenant: str = "") -> str | None:
+        """The breaker of the host that a task with this payload, JSON as text, calls for that tenant; None if it calls none."""
         if self.url_field is None:
             return None
         url = orjson.loads(payload).get(self.url_field)
-        return host_breaker(url) if isinstance(url, str) else None
+        return host_breaker(url, tenant) if isinstance(url, str) else None
 
     @cached_property
     def shares_runner(self) -> bool:

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -13,8 +14,10 @@ from app.core.breaker import (
     Verdict,
     brought_back,
     host_breaker,
+    is_of_host,
     judge,
     let_through,
+    owner_of,
     places,
     trip,
     without_ended,
@@ -231,6 +234,33 @@ def test_what_lies_in_the_past_is_left_as_it_is() -> None:
 )
 def test_a_host_that_is_asked_in_another_way_is_another_host(url: str, name: str | None) -> None:
     assert host_breaker(url) == name
+
+
+@pytest.mark.parametrize(
+    ("url", "tenant", "owner"),
+    [
+        ("https://api.example.com/", "", ""),
+        ("https://api.example.com/", "north", "north"),
+        ("http://tenant:8080/", "", ""),
+        ("http://tenant:8080/", "north", "north"),
+        ("http://[2001:db8::443]:80/", "80", "80"),
+        ("https://api.example.com/", "443:tenant:north", "443:tenant:north"),
+    ],
+)
+def test_the_name_of_a_hosts_breaker_says_whose_it_is(url: str, tenant: str, owner: str) -> None:
+    name = host_breaker(url, tenant)
+    assert name is not None
+    assert owner_of(name) == owner
+    assert is_of_host(name)
+
+
+def test_a_tenant_of_any_name_has_breakers_of_its_own_and_nobody_elses() -> None:
+    tenants = ["", "n", "m", "n" * 64, "n" * 63 + "m", "n:443", "443:tenant:n"]
+    urls = ["https://api.example.com/", "http://tenant/", f"https://{'a' * 70}.test/", "http://[2001:db8::1:443]/"]
+    names = [host_breaker(url, tenant) for tenant in tenants for url in urls]
+    assert len(set(names)) == len(names)
+    assert all(name is not None and re.fullmatch(r"[A-Za-z0-9._:-]{1,64}", name) for name in names)
+    assert len({owner_of(str(name)) for name in names if name and ":tenant:" in name}) >= 6
 
 
 def test_the_name_of_a_hosts_breaker_is_never_too_long() -> None:

@@ -50,10 +50,13 @@ async def others(settings: Settings, clock: FrozenClock, services: Services) -> 
         yield other
 
 
-async def submit(services: Services, task_type: str = "end", count: int = 1, **fields: Any) -> list[int]:
+async def submit(
+    services: Services, task_type: str = "end", count: int = 1, tenant: str = "", **fields: Any
+) -> list[int]:
     fields = {"max_attempts": 9, "retry": {"base_seconds": 0, "jitter": False}} | fields
     submission = Submission.model_validate({"task_type": task_type, **fields})
-    return [(await services.tasks.submit(services.intake.prepare(submission))).task.id for _ in range(count)]
+    new = services.intake.prepare(submission, tenant=tenant)
+    return [(await services.tasks.submit(new)).task.id for _ in range(count)]
 
 
 async def claim(services: Services, room: int = 10, worker: str = "w1") -> list[ClaimedTask]:
@@ -424,10 +427,10 @@ async def call(services: Services, url: str = "https://api.example.com/x", **fie
     return task_id
 
 
-async def break_host(services: Services, outcome: Outcome = SERVER_ERROR) -> None:
+async def break_host(services: Services, outcome: Outcome = SERVER_ERROR, **fields: Any) -> None:
     """Calls that fail as often as it takes."""
     for _ in range(HOST_RULE.failures):
-        await call(services, max_attempts=1)
+        await call(services, max_attempts=1, **fields)
         await settle(services, await claim(services), outcome)
 
 
@@ -585,6 +588,70 @@ async def test_only_so_many_hosts_are_remembered(services: Services, monkeypatch
         await call(services, f"https://{name}.example.com/", max_attempts=1)
         await settle(services, await claim(services), UNREACHABLE)
     assert set(await hosts(services)) == {HOST, "host:c.example.com:443"}
+
+
+async def test_a_tenants_failures_hold_back_its_own_calls_alone(services: Services, clock: FrozenClock) -> None:
+    await break_host(services, tenant="north")
+    assert await hosts(services) == {f"{HOST}:tenant:north": BreakerState.OPEN}
+    held = await call(services, tenant="north")
+    free = [await call(services, tenant="south"), await call(services)]
+    assert [task.id for task in await claim(services)] == free
+    explained = await services.explainer.explain(held, "north")
+    messages = [reason.message for reason in explained.reasons if reason.reason is Why.BREAKER_OPEN]
+    assert f"{HOST}:tenant:north" in messages[0]
+    clock.forward(1.2 * LONGEST_HOLD_SECONDS)
+    (probe,) = await claim(services)
+    await settle(services, [probe], DONE)
+    assert await hosts(services) == {}
+
+
+async def test_what_belongs_to_no_tenant_holds_back_no_tenant(services: Services) -> None:
+    await break_host(services)
+    held, free = await call(services), await call(services, tenant="north")
+    assert [task.id for task in await claim(services)] == [free]
+    assert (await services.tasks.get(held)).status is Status.SCHEDULED
+
+
+async def test_a_person_who_holds_a_host_back_holds_it_back_for_every_tenant(
+    services: Services, clock: FrozenClock
+) -> None:
+    await services.breakers.trip(HOST, "they move house", 600)
+    held = [await call(services, tenant=tenant) for tenant in ("north", "")]
+    assert await claim(services) == []
+    explained = await services.explainer.explain(held[0], "north")
+    assert [reason.until for reason in explained.reasons if reason.reason is Why.BREAKER_OPEN]
+    clock.forward(700)
+    assert [task.id for task in await claim(services)] == held
+    await services.breakers.trip(f"{HOST}:tenant:north", "they pay no more", None)
+    other = await call(services, tenant="south")
+    await call(services, tenant="north")
+    assert [task.id for task in await claim(services)] == [other]
+
+
+async def test_a_tenant_is_no_probe_of_what_a_person_has_tripped(services: Services, clock: FrozenClock) -> None:
+    await services.breakers.trip(HOST, "they move house", 60)
+    clock.forward(61)
+    await call(services, tenant="north", max_attempts=1)
+    await settle(services, await claim(services), SERVER_ERROR)
+    assert await hosts(services) == {
+        HOST: BreakerState.HALF_OPEN,
+        f"{HOST}:tenant:north": BreakerState.CLOSED,
+    }
+
+
+async def test_a_tenant_that_invents_hosts_takes_no_place_of_others(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core, "MOST_HOSTS_OF_A_TENANT", 2)
+    for tenant in ("south", ""):
+        await call(services, tenant=tenant, max_attempts=1)
+        await settle(services, await claim(services), UNREACHABLE)
+    for name in "abc":
+        await call(services, f"https://{name}.example.com/", tenant="north", max_attempts=1)
+        await settle(services, await claim(services), UNREACHABLE)
+    north = {name for name in await hosts(services) if name.endswith(":tenant:north")}
+    assert len(north) == 2
+    assert set(await hosts(services)) - north == {HOST, f"{HOST}:tenant:south"}
 
 
 async def test_hosts_that_nobody_calls_any_more_are_forgotten(services: Services, clock: FrozenClock) -> None:
