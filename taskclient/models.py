@@ -252,7 +252,7 @@ class Queue(_Said):
 class Worker(_Said):
     """A worker process. No `queues` means every queue; `running` lists what is in its runners, `runners` the processes.
     `memory_bytes` is what it and they have in use, None where that cannot be told. `silent_seconds`: for how long it has not
-    been heard of, None while it beats."""
+    been heard of, None while it beats. `room`: how many more attempts it could take, `plain` ones or `shared` ones."""
 
     id: str
     name: str
@@ -263,6 +263,7 @@ class Worker(_Said):
     queues: list[str]
     task_types: list[str]
     slots: int
+    room: dict[str, int] | None = None
     running: list[dict[str, Any]]
     started_at: datetime
     beat_at: datetime

@@ -10,6 +10,7 @@ from app.core.settings import Settings, load_settings
 from app.models.database import Database
 from app.services.diagnosis import PlaceDiagnosis, Report
 from app.services.insights import Insights
+from app.services.registry import ExecutorRegistry
 from taskclient.models import Finding
 
 
@@ -49,6 +50,6 @@ def _slips() -> list[Finding]:
 async def _examined(settings: Settings) -> Report:
     database = Database(settings.database_url)
     try:
-        return await PlaceDiagnosis(database, settings, Insights(database, settings)).examine()
+        return await PlaceDiagnosis(database, settings, Insights(database, settings, ExecutorRegistry({}))).examine()
     finally:
         await database.close()

@@ -411,12 +411,21 @@ def _limits(one: Queue) -> str:
 
 
 def workers(items: Iterable[Worker]) -> RenderableType:
-    columns = ("id", "host", ">pid", "state", "queues", ">running", ">slots", ">memory", "started", "last beat")
+    columns = ("id", "host", ">pid", "state", "queues", ">running", ">slots", "room", ">memory", "started", "last beat")
     return rows(
         columns,
         (
             (
-                *(one.id, one.host, one.pid, _worker_state(one), one.queues or "every", len(one.running), one.slots),
+                *(
+                    one.id,
+                    one.host,
+                    one.pid,
+                    _worker_state(one),
+                    one.queues or "every",
+                    len(one.running),
+                    one.slots,
+                    _room(one),
+                ),
                 "-" if one.memory_bytes is None else f"{one.memory_bytes / 2**20:,.0f} MiB",
                 *(one.started_at, one.beat_at),
             )
@@ -424,6 +433,12 @@ def workers(items: Iterable[Worker]) -> RenderableType:
         ),
         "No worker is alive.",
     )
+
+
+def _room(one: Worker) -> str:
+    if one.room is None:
+        return "-"
+    return " or ".join(f"{count} {kind}" for kind, count in one.room.items() if count) or "none"
 
 
 def _worker_state(one: Worker) -> Text:

@@ -48,7 +48,7 @@ GLOSSARY = {
     *("task", "task_type", "payload", "queue", "priority", "rank", "attempt", "lease", "outcome", "change", "executor"),
     *("worker", "runner", "slot", "claim", "renew", "settle", "release", "sweep", "hint", "chore", "dead letter"),
     *("breaker", "probe", "finding", "broker", "key", "scope", "tenant", "place", "tally", "alert", "silence"),
-    *("webhook", "notice", "delivery"),
+    *("webhook", "notice", "delivery", "room"),
 }
 # Words that other systems have for ours.
 FOREIGN = r"\b(jobs?|dequeued?|acked|nacked|consumers?|visibility timeout|heartbeats?)\b"

@@ -60,11 +60,20 @@ class RunnerView(BaseModel):
     task_ids: list[int]
 
 
+class RoomView(BaseModel):
+    """How many more attempts a worker could take now: of plain executors (`def`), each of which has a runner to itself, or of
+    shared ones (`async def`); of both together fewer."""
+
+    plain: int
+    shared: int
+
+
 class WorkerView(BaseModel):
     """A worker process. No `queues` means every queue. `running` lists what is in its runners. `memory_bytes` is what it and
     its runners have in use, null where its system does not say. All of it is as of `beat_at`, but for `state`, which is
-    `silent` once a beat is overdue, and `silent_seconds`: for how long it has not been heard of then, null while it beats.
-    """
+    `silent` once a beat is overdue, `silent_seconds`: for how long it has not been heard of then, null while it beats, and
+    `room`, which goes by what it holds now, and is null where its runners are not known. `slots` are attempts of shared
+    executors; a plain one takes all those of a runner."""
 
     id: str
     name: str
@@ -75,6 +84,7 @@ class WorkerView(BaseModel):
     queues: list[str]
     task_types: list[str]
     slots: int
+    room: RoomView | None
     running: list[dict[str, Any]]
     memory_bytes: int | None
     runners: list[RunnerView]
@@ -222,7 +232,7 @@ def _fragment(content: dict[str, Any]) -> orjson.Fragment:
 async def list_workers(request: Request) -> Response:
     """The workers that were heard of lately, and what each one runs."""
     services: Services = request.app.state.services
-    return _answer({"items": [_worker_view(worker) for worker in await services.insights.workers()]})
+    return _answer({"items": [_worker_view(worker) for worker in await services.insights.workers_with_room()]})
 
 
 def _worker_view(worker: WorkerReport) -> dict[str, Any]:
@@ -230,6 +240,7 @@ def _worker_view(worker: WorkerReport) -> dict[str, Any]:
     silent = worker.silent_seconds
     return view | {
         "state": worker.state,
+        "room": worker.room,
         "silent_seconds": None if silent is None else round(silent, 1),
         "running": orjson.Fragment(worker.row.running),
         "runners": orjson.Fragment(worker.row.runners),

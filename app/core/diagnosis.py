@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from app.core.breaker import is_of_host
+from app.core.slots import Room
 from app.core.workers import silent_seconds
 
 MEBIBYTE = 2**20
@@ -52,13 +53,14 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Hand:
-    """A live worker. No `queues` means every queue."""
+    """A live worker. No `queues` means every queue. `room`: how much more it could take, None where that is not known."""
 
     id: str
     queues: tuple[str, ...]
     task_types: tuple[str, ...]
     takes_work: bool
     beat_at: datetime
+    room: Room | None = None
 
     def serves(self, queue: str) -> bool:
         return not self.queues or queue in self.queues

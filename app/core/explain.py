@@ -9,6 +9,7 @@ from app.core.breaker import BreakerState, Circuit
 from app.core.concurrency import shown_key
 from app.core.diagnosis import Hand
 from app.core.limits import QueueRule, next_token_at
+from app.core.slots import Kind
 from app.core.task import WAITING, Status, Task
 
 MOST_COUNTED = 1000
@@ -27,6 +28,7 @@ class Why(StrEnum):
     CONCURRENCY_LIMIT = "concurrency_limit"
     QUEUE_LIMIT = "queue_limit"
     RATE_LIMIT = "rate_limit"
+    WORKERS_BUSY = "workers_busy"
     BEHIND_OTHERS = "behind_others"
     NEXT_IN_LINE = "next_in_line"
 
@@ -46,8 +48,10 @@ class Reason:
 class Facts:
     """What is known of a waiting task's surroundings.
 
+    kind                how its executor runs: by itself in a runner, or beside others
     circuit, state      the breaker it waits for
     running             tasks of its queue that run, `running_ids` the first of them
+    held_ids            the first of what the workers hold that could take it
     holders             the tasks that have a place of its concurrency key
     key_ahead           how many blocked tasks of its key come before it
     ahead               how many ready tasks of its queue come before it, up to `counted_to`
@@ -57,10 +61,12 @@ class Facts:
 
     rule: QueueRule
     hands: Sequence[Hand]
+    kind: Kind
     circuit: Circuit
     state: BreakerState
     running: int
     running_ids: tuple[int, ...]
+    held_ids: tuple[int, ...]
     holders: tuple[int, ...]
     key_ahead: int
     ahead: int
@@ -111,6 +117,7 @@ def _reasons(task: Task, facts: Facts, now: datetime) -> Iterator[Reason]:
     yield from _queue_limit(facts)
     yield from _rate_limit(facts.rule, now)
     if _is_ready(task, now):
+        yield from _workers_busy(task, facts)
         yield _place(task, facts)
 
 
@@ -150,7 +157,7 @@ def _breaker(facts: Facts) -> list[Reason]:
 def _no_worker(task: Task, hands: Sequence[Hand]) -> list[Reason]:
     working = [hand for hand in hands if hand.takes_work]
     serving = [hand for hand in working if hand.serves(task.queue)]
-    if any(task.task_type in hand.task_types for hand in serving):
+    if able(task, hands):
         return []
     if not hands:
         message = "No worker is alive."
@@ -161,6 +168,11 @@ def _no_worker(task: Task, hands: Sequence[Hand]) -> list[Reason]:
     else:
         message = f"No live worker that serves queue {task.queue} knows task type {task.task_type}."
     return [Reason(Why.NO_WORKER, message)]
+
+
+def able(task: Task, hands: Sequence[Hand]) -> list[Hand]:
+    """Those that could take it, if they had room."""
+    return [hand for hand in hands if hand.takes_work and hand.serves(task.queue) and task.task_type in hand.task_types]
 
 
 def _concurrency(task: Task, facts: Facts) -> list[Reason]:
@@ -200,6 +212,15 @@ def _rate_limit(rule: QueueRule, now: datetime) -> list[Reason]:
     return [Reason(Why.RATE_LIMIT, message, until)]
 
 
+def _workers_busy(task: Task, facts: Facts) -> list[Reason]:
+    hands = able(task, facts.hands)
+    if not hands or any(hand.room is None or getattr(hand.room, facts.kind) for hand in hands):
+        return []
+    need = "a runner to itself" if facts.kind == "plain" else "a place in a runner that has no plain executor inside"
+    message = f"Every worker that could take it is busy: it needs {need}, and none is free."
+    return [Reason(Why.WORKERS_BUSY, message, held_by=facts.held_ids)]
+
+
 def _place(task: Task, facts: Facts) -> Reason:
     if facts.ahead:
         come = "comes" if facts.ahead == 1 < facts.counted_to else "come"
@@ -219,7 +240,7 @@ def _estimated_start(reasons: Sequence[Reason], facts: Facts, now: datetime) -> 
     rates = [facts.drained_per_second]
     if facts.rule.rate_limit is not None and facts.rule.rate_period_seconds is not None:
         rates.append(facts.rule.rate_limit / facts.rule.rate_period_seconds)
-    ahead = facts.ahead + any(one.reason is Why.QUEUE_LIMIT for one in reasons)
+    ahead = facts.ahead + any(one.reason in (Why.QUEUE_LIMIT, Why.WORKERS_BUSY) for one in reasons)
     if not ahead:
         return begins_at
     return begins_at + timedelta(seconds=ahead / min(rates)) if min(rates) > 0 else None

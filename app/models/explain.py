@@ -64,6 +64,12 @@ async def running(connection: AsyncConnection, queue: str, most: int) -> tuple[i
     return tuple(sorted(await connection.scalars(statement)))
 
 
+async def held(connection: AsyncConnection, worker_ids: Collection[str], most: int) -> tuple[int, ...]:
+    """The ids of up to `most` tasks that these workers hold."""
+    statement = select(tasks.c.id).where(_LEASED, tasks.c.worker_id.in_(worker_ids)).limit(most)
+    return tuple(sorted(await connection.scalars(statement)))
+
+
 async def blocked_before(connection: AsyncConnection, task: Task, most: int) -> int:
     """How many blocked tasks of the task's concurrency key come before it, counted to `most`."""
     seen = (

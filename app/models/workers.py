@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, delete, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.task import JsonText
 from app.models.dialects import insert_or
-from app.models.tables import workers
+from app.models.tables import LEASED, tasks, workers
 
 NO_RUNNERS = JsonText("[]")
 
@@ -49,6 +49,22 @@ async def listed(connection: AsyncConnection, now: datetime, silence: timedelta)
     lately = workers.c.beat_at.between(now - silence, now + silence)
     statement = select(*_FIELDS).where(lately).order_by(workers.c.started_at, workers.c.id)
     return [WorkerRow(*row) for row in await connection.execute(statement)]
+
+
+_leased: ColumnElement[bool] = literal_column(LEASED)
+_held = (
+    select(tasks.c.worker_id, tasks.c.task_type, func.count())
+    .where(_leased)
+    .group_by(tasks.c.worker_id, tasks.c.task_type)
+)
+
+
+async def held(connection: AsyncConnection) -> dict[str, dict[str, int]]:
+    """How many tasks of each type each worker has a lease on. Reads what runs, whatever waits or has ended."""
+    found: dict[str, dict[str, int]] = {}
+    for worker_id, task_type, count in await connection.execute(_held):
+        found.setdefault(worker_id, {})[task_type] = count
+    return found
 
 
 async def remove(connection: AsyncConnection, worker_id: str) -> None:

@@ -17,7 +17,7 @@ from app.models import dead_letters as dead_rows
 from app.models.database import Database
 from app.models.dead_letters import DeadFilter
 from app.services.breakers import Breakers
-from app.services.insights import Insights
+from app.services.insights import Insights, hand
 from app.services.wakeup import open_streams
 
 Look = Callable[[], Awaitable[list[Finding]]]
@@ -118,7 +118,7 @@ class Diagnosis:
         now = self._clock()
         async with self._database.read() as connection:
             waiting = await stats.ready_pairs(connection, now)
-        hands = await self._insights.hands()
+        hands = [hand(worker) for worker in await self._insights.workers()]
         return [*core.idle_hands(hands, waiting), *core.strange_clocks(hands, now)]
 
     async def _failures(self) -> list[Finding]:

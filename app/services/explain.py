@@ -9,13 +9,14 @@ from app.core.concurrency import Contender
 from app.core.diagnosis import Hand
 from app.core.explain import MOST_COUNTED, NAMED, Explanation, Facts, Reason
 from app.core.limits import QueueRule
+from app.core.slots import Kind
 from app.core.task import WAITING, Status, Task
 from app.models import concurrency as key_rows
 from app.models import explain as rows
 from app.models import limits as limit_rows
 from app.models.database import Connection, Database
 from app.services.breakers import Breakers
-from app.services.insights import Insights
+from app.services.insights import Insights, hand
 from app.services.registry import ExecutorRegistry
 from app.services.tallies import Tallies
 from app.services.tasks import TaskService
@@ -26,6 +27,7 @@ class _Scene:
     """What surrounds the waiting tasks of one page."""
 
     hands: Sequence[Hand]
+    kinds: Mapping[str, Kind]
     breakers: Mapping[int, tuple[Circuit, BreakerState]]
     rules: Mapping[str, QueueRule]
     running: Mapping[str, int]
@@ -38,10 +40,12 @@ class _Scene:
         return Facts(
             rule=self.rules.get(task.queue, QueueRule(task.queue)),
             hands=self.hands,
+            kind=self.kinds[task.task_type],
             circuit=circuit,
             state=state,
             running=self.running.get(task.queue, 0),
             running_ids=(),
+            held_ids=(),
             holders=_holders(self.contenders.get(task.concurrency_key or "", ())),
             key_ahead=0,
             ahead=int(self.firsts.get(task.queue, (task.rank, task.id)) < (task.rank, task.id)),
@@ -75,12 +79,14 @@ class Explainer:
         task = await self._tasks.get(task_id, tenant)
         if task.status not in WAITING:
             return Explanation(task)
-        hands = await self._insights.hands()
+        hands = [hand(worker) for worker in await self._insights.workers_with_room()]
         circuit, state = (await self._behind([task], tenant))[task.id]
         async with self._database.read() as connection:
-            # The others in its queue may be anyone's.
+            # The others in its queue, and at the workers, may be anyone's.
             running = () if tenant else await rows.running(connection, task.queue, NAMED)
-            facts = await self._facts(connection, task, hands, circuit, state, running)
+            able = [one.id for one in core.able(task, hands)]
+            held = () if tenant else await rows.held(connection, able, NAMED)
+            facts = await self._facts(connection, task, hands, circuit, state, running, held)
         return core.explain(task, facts, self._clock())
 
     async def first_reasons(self, tasks: Sequence[Task], tenant: str = "") -> dict[int, Reason]:
@@ -100,7 +106,7 @@ class Explainer:
         keys = sorted(
             {task.concurrency_key for task in waiting if task.concurrency_key and task.status is Status.BLOCKED}
         )
-        hands = await self._insights.hands()
+        hands = [hand(worker) for worker in await self._insights.workers_with_room()]
         breakers = await self._behind(waiting, tenant)
         async with self._database.read() as connection:
             rules = await limit_rows.found(connection, queues)
@@ -108,7 +114,8 @@ class Explainer:
             running = await limit_rows.running(connection, limited) if limited else {}
             contenders = await key_rows.contenders(connection, keys)
             firsts = await rows.firsts(connection, queues, {*self._registry, *types})
-        return _Scene(hands, breakers, rules, running, contenders, firsts)
+        kinds = {task_type: self._kind(task_type) for task_type in types}
+        return _Scene(hands, kinds, breakers, rules, running, contenders, firsts)
 
     async def _behind(self, tasks: Sequence[Task], tenant: str) -> Mapping[int, tuple[Circuit, BreakerState]]:
         """The breakers by task. A tenant is not told what opened one, nor who tries it: that may be another tenant's call, with
@@ -126,6 +133,7 @@ class Explainer:
         circuit: Circuit,
         state: BreakerState,
         running_ids: tuple[int, ...],
+        held_ids: tuple[int, ...],
     ) -> Facts:
         rules = await limit_rows.found(connection, [task.queue])
         running = await limit_rows.running(connection, [task.queue])
@@ -134,15 +142,20 @@ class Explainer:
         return Facts(
             rule=rules.get(task.queue, QueueRule(task.queue)),
             hands=hands,
+            kind=self._kind(task.task_type),
             circuit=circuit,
             state=state,
             running=running[task.queue],
             running_ids=running_ids,
+            held_ids=held_ids,
             holders=await self._holders_of_key(connection, task),
             key_ahead=await rows.blocked_before(connection, task, MOST_COUNTED) if task.concurrency_key else 0,
             ahead=await rows.ahead(connection, task, types, MOST_COUNTED),
             drained_per_second=drained.get(task.queue, 0.0),
         )
+
+    def _kind(self, task_type: str) -> Kind:
+        return "shared" if self._insights.shares_runner(task_type) else "plain"
 
     async def _holders_of_key(self, connection: Connection, task: Task) -> tuple[int, ...]:
         """The tasks that have a place of its key."""

@@ -1,22 +1,26 @@
 """Every number about the queue and its workers that a client may ask for. All of it comes from the store."""
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
+
+import orjson
 
 from app.core.autoscale import Demand
 from app.core.diagnosis import Hand, Waiting
 from app.core.settings import Settings
+from app.core.slots import Room
 from app.core.task import Status
-from app.core.workers import SILENT, silent_seconds
+from app.core.workers import SILENT, room, silent_seconds
 from app.models import stats as rows
 from app.models import workers as worker_rows
 from app.models.database import Database
 from app.models.stats import QueueDepth
 from app.models.workers import WorkerRow
 from app.services.batcher import Batcher
+from app.services.registry import ExecutorRegistry
 
 LATELY = timedelta(minutes=1)
 SAMPLED = 1000
@@ -48,11 +52,22 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """A worker, its state as far as that is known now, and for how long it has not been heard of, None while it beats."""
+    """A worker as far as it is known now.
+
+    state           what it said last, or `silent`
+    silent_seconds  for how long it has not been heard of, None while it beats
+    room            how many more attempts it could take, by what it holds; None where its runners are not known: before its
+                    first beat, and where its system does not say
+    """
 
     row: WorkerRow
     state: str
     silent_seconds: float | None
+    room: Room | None = None
+
+    @property
+    def takes_work(self) -> bool:
+        return self.state == "running"
 
 
 class _Sparing:
@@ -78,8 +93,9 @@ class _Sparing:
 class Insights:
     """Reads numbers; changes nothing."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: Settings, registry: ExecutorRegistry) -> None:
         self._database = database
+        self._registry = registry
         self._silent_after = timedelta(seconds=2 * settings.lease_seconds)
         self._clock = database.clock()
         self._probes: Batcher[None, None] = Batcher(self._probe)
@@ -94,12 +110,24 @@ class Insights:
             listed = await worker_rows.listed(connection, now, self._silent_after)
         return [_reported(row, now) for row in listed]
 
-    async def hands(self) -> list[Hand]:
-        """The same workers, as those who may take work."""
-        return [
-            Hand(one.row.id, one.row.queues, one.row.task_types, one.state == "running", one.row.beat_at)
-            for one in await self.workers()
-        ]
+    async def workers_with_room(self) -> list[WorkerReport]:
+        """The same workers, with how much more each could take. Costs a look at all that runs."""
+        workers = await self.workers()
+        async with self._database.read() as connection:
+            held = await worker_rows.held(connection)
+        return [replace(one, room=self._room(one, held.get(one.row.id, {}))) for one in workers]
+
+    def _room(self, worker: WorkerReport, held: Mapping[str, int]) -> Room | None:
+        if not worker.takes_work:
+            return Room(0, 0)
+        runners = len(orjson.loads(worker.row.runners))
+        shared = sum(count for task_type, count in held.items() if self.shares_runner(task_type))
+        plain = sum(held.values()) - shared
+        return room(runners, worker.row.slots, plain=plain, shared=shared) if runners else None
+
+    def shares_runner(self, task_type: str) -> bool:
+        """Whether attempts of this type run side by side. One that this process does not know is taken not to."""
+        return task_type in self._registry and self._registry[task_type].shares_runner
 
     async def stats(self, tenant: str = "") -> Stats:
         """Totals over all queues; of one tenant's tasks, if it is named."""
@@ -168,6 +196,12 @@ class Insights:
         await self._database.write_nothing()
         self._probed_at = time.monotonic()
         return asked
+
+
+def hand(worker: WorkerReport) -> Hand:
+    """The worker, as one who may take work."""
+    row = worker.row
+    return Hand(row.id, row.queues, row.task_types, worker.takes_work, row.beat_at, worker.room)
 
 
 def _reported(row: WorkerRow, now: datetime) -> WorkerReport:

@@ -132,7 +132,7 @@ def _put_together(
     queue = TaskQueue(database, bus, registry, breakers, limits, settler, settings, random)
     alerts = Alerts(database, bus, settings, limits, tallies, breakers, random)
     audit = AuditLog(database, settings)
-    insights = Insights(database, settings)
+    insights = Insights(database, settings, registry)
     quota = Quota(settings.max_waiting_per_tenant)
     tasks = TaskService(database, bus, limits, settings.priority_step_seconds, quota)
     ring = KeyRing(database, bus)

@@ -42,6 +42,8 @@ TICK_SECONDS = 0.02
 """How often the clocks of running attempts are looked at; a time limit is kept this exactly."""
 PROGRESS_SECONDS = 0.1
 BEAT_SECONDS = 5.0
+FIRST_BEAT_SECONDS = 1.0
+"""By then the runners have processes, whose number says how much it can take."""
 IDLE_BEAT_SECONDS = 0.25
 SELF_FENCE = 0.8
 """A worker that could not renew for this part of its lease kills what it runs, before anyone else may have it."""
@@ -196,7 +198,7 @@ class Worker:
             self._while_busy(TICK_SECONDS, self._tick),
             self._while_busy(PROGRESS_SECONDS, self._save_progress),
             self._keep_renewing(),
-            self._every(BEAT_SECONDS, self._presence.beat),
+            self._every(BEAT_SECONDS, self._presence.beat, first=FIRST_BEAT_SECONDS),
             self._while_busy(IDLE_BEAT_SECONDS, self._presence.beat_when_idle),
             *self._scaling(row),
         ]
@@ -378,10 +380,11 @@ class Worker:
             await asyncio.sleep(seconds + (PATIENCE.delay_seconds(failures, self._random) if failures else 0.0))
             failures = 0 if await self._tried(work) else failures + 1
 
-    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]], *, first: float) -> None:
+        await asyncio.sleep(first)
         while True:
-            await asyncio.sleep(seconds)
             await self._tried(work)
+            await asyncio.sleep(seconds)
 
     async def _tried(self, work: Callable[[], Awaitable[None]]) -> bool:
         """Do `work`; False if the store could not be used."""

@@ -8,13 +8,15 @@ from app.core.breaker import BreakerState, Circuit
 from app.core.diagnosis import Hand
 from app.core.explain import MOST_COUNTED, Facts, Why, explain, first_reason
 from app.core.limits import QueueRule
+from app.core.slots import Room
 from app.core.task import Status, Task
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SOON = NOW + timedelta(seconds=30)
 WORKER = Hand("w", (), ("echo",), True, NOW)
+BUSY = replace(WORKER, room=Room(0, 0))
 TASK = Task(7, "echo", "q", Status.PENDING, 0, 1000, 0, 3, 30.0, 0, NOW)
-FREE = Facts(QueueRule("q"), (WORKER,), Circuit("echo"), BreakerState.CLOSED, 0, (), (), 0, 0, 0.0)
+FREE = Facts(QueueRule("q"), (WORKER,), "plain", Circuit("echo"), BreakerState.CLOSED, 0, (), (), (), 0, 0, 0.0)
 
 
 def reasons(task: Task = TASK, **facts: Any) -> list[tuple[Why, datetime | None]]:
@@ -44,6 +46,21 @@ def reasons(task: Task = TASK, **facts: Any) -> list[tuple[Why, datetime | None]
         ({}, {"hands": ()}, [(Why.NO_WORKER, None), (Why.NEXT_IN_LINE, None)]),
         ({}, {"hands": (replace(WORKER, queues=("other",)),)}, [(Why.NO_WORKER, None), (Why.NEXT_IN_LINE, None)]),
         ({}, {"hands": (replace(WORKER, task_types=("greet",)),)}, [(Why.NO_WORKER, None), (Why.NEXT_IN_LINE, None)]),
+        ({}, {"hands": (replace(WORKER, room=Room(1, 0)),)}, [(Why.NEXT_IN_LINE, None)]),
+        (
+            {},
+            {"hands": (replace(WORKER, room=Room(0, 5)),), "ahead": 1},
+            [(Why.WORKERS_BUSY, None), (Why.BEHIND_OTHERS, None)],
+        ),
+        ({}, {"hands": (replace(WORKER, room=Room(0, 5)),), "kind": "shared"}, [(Why.NEXT_IN_LINE, None)]),
+        ({}, {"hands": (BUSY,), "kind": "shared"}, [(Why.WORKERS_BUSY, None), (Why.NEXT_IN_LINE, None)]),
+        ({}, {"hands": (BUSY, WORKER)}, [(Why.NEXT_IN_LINE, None)]),  # of one it is not known
+        (
+            {},
+            {"hands": (BUSY, replace(WORKER, queues=("other",)))},
+            [(Why.WORKERS_BUSY, None), (Why.NEXT_IN_LINE, None)],
+        ),
+        ({"status": Status.SCHEDULED, "scheduled_at": SOON}, {"hands": (BUSY,)}, [(Why.NOT_DUE, SOON)]),
         ({}, {"hands": (replace(WORKER, takes_work=False),)}, [(Why.NO_WORKER, None), (Why.NEXT_IN_LINE, None)]),
         (
             {"status": Status.BLOCKED, "concurrency_key": "k", "concurrency_limit": 1},
@@ -87,6 +104,8 @@ def test_what_opened_a_breaker_may_be_a_sentence() -> None:
         ({"ahead": 20, "drained_per_second": 4.0}, 5),
         ({"ahead": 20}, None),  # nothing is worked off
         ({"hands": ()}, None),
+        ({"hands": (BUSY,)}, None),  # nobody knows when one of them is free
+        ({"hands": (BUSY,), "drained_per_second": 0.5}, 2),
         ({"rule": QueueRule("q", paused=True)}, None),
         ({"circuit": Circuit("echo", BreakerState.OPEN), "state": BreakerState.OPEN}, None),
         ({"circuit": Circuit("echo", BreakerState.OPEN, open_until=SOON), "state": BreakerState.OPEN}, 30),

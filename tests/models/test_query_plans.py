@@ -30,6 +30,7 @@ from app.models import (
     tallies,
     tasks,
     webhooks,
+    workers,
 )
 from app.models.database import Connection, Database
 from app.models.dead_letters import DeadFilter
@@ -444,11 +445,19 @@ async def test_explaining(connection: Connection, clock: FrozenClock) -> None:
     async with Plans(connection) as plans:
         await explain.ahead(connection, task, ["echo", "greet"], 10)
         await explain.running(connection, "q0", 10)
+        await explain.held(connection, ["w1"], 10)
         await explain.blocked_before(connection, task, 10)
         await explain.firsts(connection, ["q0", "q1"], ["echo", "greet"])
     assert plans.scans == []
     assert plans.through("ix_tasks_pending") >= 3
     assert plans.uses("ix_tasks_contending")
+
+
+async def test_what_workers_hold(connection: Connection) -> None:
+    async with Plans(connection) as plans:
+        await workers.held(connection)
+    assert [step for step in plans.scans if step not in plans.sorts] == []
+    assert plans.uses("ix_tasks_leases")
 
 
 async def test_tallies(connection: Connection, clock: FrozenClock) -> None:

@@ -16,6 +16,7 @@ from app.models.database import Database
 from app.services import diagnosis
 from app.services.diagnosis import PlaceDiagnosis, Report
 from app.services.insights import Insights
+from app.services.registry import ExecutorRegistry
 from app.services.wiring import Services
 from tests.conftest import FrozenClock
 from tests.redis_server import RedisServer
@@ -208,7 +209,7 @@ async def test_a_store_that_takes_no_write_is_a_finding_and_the_last(
 def place(path: Path) -> tuple[Database, PlaceDiagnosis]:
     settings = Settings(database_url=f"sqlite:///{path}", files_dir=path.parent / "files")
     database = Database(settings.database_url)
-    return database, PlaceDiagnosis(database, settings, Insights(database, settings))
+    return database, PlaceDiagnosis(database, settings, Insights(database, settings, ExecutorRegistry({})))
 
 
 async def test_a_place_without_a_database_is_told_and_left_as_it_is(tmp_path: Path) -> None:
@@ -249,7 +250,7 @@ async def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
 async def test_a_server_that_is_not_there_is_told(stores: Stores, tmp_path: Path) -> None:
     settings = Settings(database_url=await stores.nowhere(), files_dir=tmp_path / "files")
     database = Database(settings.database_url)
-    report = await PlaceDiagnosis(database, settings, Insights(database, settings)).examine()
+    report = await PlaceDiagnosis(database, settings, Insights(database, settings, ExecutorRegistry({}))).examine()
     await database.close()
     (found,) = report.findings
     assert (report.checked, found.code) == (["postgresql"], "store-unavailable")

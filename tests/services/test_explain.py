@@ -1,5 +1,7 @@
 """Why a task waits, seen on the rows of both stores."""
 
+import json
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -8,8 +10,10 @@ from sqlalchemy import event, text
 from app.core.errors import NotFound
 from app.core.explain import MOST_COUNTED, Why
 from app.core.lifecycle import Completed
+from app.core.slots import Room
 from app.core.task import JsonText
 from app.models.tasks import TaskFilter
+from app.models.workers import WorkerRow
 from app.services.submissions import Submission
 from app.services.wiring import Services
 from tests.conftest import FrozenClock, engines_of
@@ -62,6 +66,57 @@ async def test_a_silent_worker_takes_nothing(
     clock.forward(1)
     assert await reasons(services, task_id) == [Why.NO_WORKER, Why.NEXT_IN_LINE]
     assert (await first_reasons(services))[task_id] is Why.NO_WORKER
+
+
+async def with_runners(services: Services, runners: int, concurrency: int) -> WorkerRow:
+    """A live worker that has said how many runners it has."""
+    row = await services.workers.sign_in("w", (), tuple(services.registry), runners * concurrency)
+    processes = [{"pid": pid, "memory_bytes": 1, "task_ids": []} for pid in range(runners)]
+    row = replace(row, runners=JsonText(json.dumps(processes)))
+    await services.workers.beat(row, "running", JsonText("[]"))
+    return row
+
+
+async def test_a_plain_task_waits_for_a_runner_to_itself(services: Services, submit: Submit, claim: Claim) -> None:
+    """Although slots are free, and a shared one could start; what was claimed since the last beat counts."""
+    row = await with_runners(services, runners=2, concurrency=4)
+    first, second = await submit("echo"), await submit("echo_shared")
+    await claim(worker=row.id)
+    plain, shared = await submit("echo"), await submit("echo_shared")
+    found = await services.explainer.explain(plain)
+    assert [(one.reason, one.held_by) for one in found.reasons] == [
+        (Why.WORKERS_BUSY, (first, second)),
+        (Why.NEXT_IN_LINE, ()),
+    ]
+    assert found.reasons[0].message.endswith("it needs a runner to itself, and none is free.")
+    assert found.estimated_start_at is None
+    assert await reasons(services, shared) == [Why.BEHIND_OTHERS]
+    assert await first_reasons(services) == {plain: Why.WORKERS_BUSY, shared: Why.BEHIND_OTHERS}
+    (worker,) = await services.insights.workers_with_room()
+    assert worker.room == Room(plain=0, shared=3)
+
+
+async def test_a_shared_task_waits_where_plain_ones_have_every_runner(
+    services: Services, submit: Submit, claim: Claim
+) -> None:
+    row = await with_runners(services, runners=1, concurrency=4)
+    await submit("echo")
+    await claim(worker=row.id)
+    waiting = await submit("echo_shared")
+    assert await reasons(services, waiting) == [Why.WORKERS_BUSY, Why.NEXT_IN_LINE]
+    await with_runners(services, runners=1, concurrency=4)  # another one
+    assert await reasons(services, waiting) == [Why.NEXT_IN_LINE]
+
+
+async def test_a_tenant_is_not_told_what_the_workers_hold(services: Services, submit: Submit, claim: Claim) -> None:
+    row = await with_runners(services, runners=1, concurrency=1)
+    await submit("echo")
+    await claim(worker=row.id)
+    new = services.intake.prepare(Submission(task_type="echo", payload={"number": 1}), tenant="north")
+    waiting = (await services.tasks.submit(new)).task.id
+    assert (await services.explainer.explain(waiting)).reasons[0].held_by
+    reason, _ = (await services.explainer.explain(waiting, "north")).reasons
+    assert (reason.reason, reason.held_by) == (Why.WORKERS_BUSY, ())
 
 
 async def test_a_blocked_task_names_who_has_the_place(services: Services, submit: Submit, worker: None) -> None:

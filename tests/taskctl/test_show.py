@@ -1,6 +1,7 @@
 import io
 from datetime import UTC, datetime
 
+import pytest
 from rich.console import Console, RenderableType
 
 from taskclient.models import Worker
@@ -26,6 +27,20 @@ def written(shown: RenderableType) -> str:
     text = io.StringIO()
     Console(file=text, width=200).print(shown)
     return text.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("room", "told"),
+    [
+        (None, "2 -"),
+        ({"plain": 0, "shared": 0}, "2 none"),
+        ({"plain": 0, "shared": 3}, "2 3 shared"),
+        ({"plain": 1, "shared": 4}, "2 1 plain or 4 shared"),
+    ],
+)
+def test_a_worker_says_what_it_has_room_for(room: dict[str, int] | None, told: str) -> None:
+    _, line = written(show.workers([Worker.model_validate(WORKER | {"room": room})])).splitlines()
+    assert f" {told} - " in " ".join(line.split())
 
 
 def test_a_silent_worker_says_for_how_long() -> None:

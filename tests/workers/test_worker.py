@@ -15,7 +15,9 @@ import pytest
 import structlog
 
 from app.core.errors import Conflict, PluginError, StoreUnavailable
+from app.core.explain import Why
 from app.core.retry import RetryPolicy
+from app.core.slots import Room
 from app.core.task import FailureReason, Status
 from app.services.queue import TaskQueue, Wish
 from app.workers.worker import PATIENCE
@@ -354,7 +356,12 @@ async def test_a_worker_is_listed_while_it_lives(start: Start, tmp_path: Path) -
         return "wait_plain" in worker.row.running
 
     await until(shown)
-    row = (await running.services.insights.workers())[0].row
+    (worker,) = await running.services.insights.workers_with_room()
+    assert worker.room == Room(0, 0)  # it has its only runner to itself
+    waiting = await running.submit("echo")
+    reason, _ = (await running.services.explainer.explain(waiting)).reasons
+    assert (reason.reason, reason.held_by) == (Why.WORKERS_BUSY, (task_id,))
+    row = worker.row
     assert row.memory_bytes is not None
     (runner,) = json.loads(row.runners)
     assert runner["task_ids"] == [task_id]
