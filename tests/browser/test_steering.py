@@ -7,13 +7,25 @@ import httpx
 import pytest
 from playwright.async_api import expect
 
-from tests.browser.conftest import Visitor
+from tests.browser.conftest import PHONE, Visitor
 from tests.browser.test_actions import confirm
 from tests.browser.test_pages import submit
 from tests.conftest import until
 from tests.walk.conftest import ended
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+OVERLAPPING = """(row) => {
+    const boxes = [...row.querySelectorAll("td a, td button, td .badge, td small, td .none")]
+        .filter((node) => node.offsetParent).map((node) => [node.textContent, node.getBoundingClientRect()]);
+    const right = row.getBoundingClientRect().right;
+    const apart = (one, other) => one.right <= other.left || other.right <= one.left || one.bottom <= other.top || other.bottom <= one.top;
+    return [
+        ...boxes.filter(([, box]) => box.right > right).map(([text]) => text),
+        ...boxes.flatMap(([text, box], place) => boxes.slice(place + 1).filter(([, other]) => !apart(box, other)).map(([other]) => `${text} ${other}`)),
+    ];
+}"""
+"""Texts in a row that leave it, or lie on one another."""
 
 
 async def steered(api: httpx.AsyncClient, name: str, **expected: Any) -> None:
@@ -31,7 +43,7 @@ async def test_a_queue_is_paused_limited_and_goes_on(visitor: Visitor, api: http
     await api.patch("/queues/slow", json={"max_running": 4})
     page = await visitor.open("#/queues")
     row = page.get_by_role("row").filter(has_text="slow")
-    await expect(row).to_contain_text("runs 4")
+    await expect(row).to_contain_text("4 at once")
     await row.get_by_role("button", name="Pause queue slow").click()
     await confirm(page, "Pause it")
     await expect(row.locator(".badge")).to_have_text("paused")
@@ -40,11 +52,26 @@ async def test_a_queue_is_paused_limited_and_goes_on(visitor: Visitor, api: http
     await page.get_by_label("Most tasks that run at once").fill("")
     await page.get_by_label("Most tasks that wait").fill("100")
     await confirm(page, "Set them")
-    await expect(row).to_contain_text("waits 100")
+    await expect(row).to_contain_text("100 may wait")
     await steered(api, "slow", max_running=None, rate_limit=None, rate_period_seconds=None, max_depth=100)
     await row.get_by_role("button", name="Resume queue slow").click()
     await expect(row.locator(".badge")).to_have_count(0)
     await steered(api, "slow", paused=False)
+
+
+async def test_a_queue_on_a_phone_is_told_in_words_that_do_not_overlap(
+    visitor: Visitor, api: httpx.AsyncClient
+) -> None:
+    name = "reports-of-the-whole-company"
+    await submit(api, "echo", {}, queue=name, delay_seconds=3600)
+    limits = {"paused": True, "max_running": 4, "rate_limit": 100, "rate_period_seconds": 60, "max_depth": 5000}
+    await api.patch(f"/queues/{name}", json=limits)
+    await visitor.page.set_viewport_size(PHONE)
+    page = await visitor.open("#/queues")
+    row = page.get_by_role("row").filter(has_text=name)
+    await expect(row).to_contain_text("4 at once, 100 starts in 60 s, 5,000 may wait")
+    await expect(row.get_by_text("paused")).to_be_visible()
+    assert await row.evaluate(OVERLAPPING) == []
 
 
 async def test_the_reasons_why_a_task_waits_are_shown(visitor: Visitor, api: httpx.AsyncClient) -> None:
@@ -73,6 +100,7 @@ async def test_one_can_look_back(visitor: Visitor, api: httpx.AsyncClient) -> No
 
     await until(tallied, 60)
     page = await visitor.open("#/?range=day")
+    await expect(page.get_by_role("img", name="Waiting.").locator("xpath=..")).to_contain_text("Drawn from now on")
     await expect(
         page.get_by_role("table", name="By queue").get_by_role("row").filter(has_text="ledger")
     ).to_contain_text("50.0 %")

@@ -40,11 +40,32 @@ async def test_the_overview_is_told_its_numbers(visitor: Visitor, api: httpx.Asy
     row = page.get_by_role("row").filter(has=page.get_by_role("link", name="told"))
     await api.patch("/queues/told", json={"paused": True, "max_depth": 7})
     await expect(row).to_contain_text("paused")
-    await expect(row).to_contain_text("waits 7")
+    await expect(row).to_contain_text("7 may wait")
     await api.post("/breakers/payments/trip", json={"reason": "Told at once", "seconds": 60})
     await expect(page.get_by_role("table", name="Breakers")).to_contain_text("Told at once")
     await api.post("/breakers/payments/reset")
     await expect(page.get_by_role("table", name="Breakers")).not_to_contain_text("Told at once")
+
+
+async def test_the_throughput_begins_with_what_was_counted_before(visitor: Visitor) -> None:
+    """1,200 tasks ended in the last whole minute but one: twenty a second."""
+    at = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=2)
+
+    async def count(route: Route) -> None:
+        if "step=60" not in route.request.url or "by=" in route.request.url:
+            await route.continue_()
+            return
+        answer = await (await route.fetch()).json()
+        durations = {"count": 0, "mean": None, "p50": None, "p95": None, "p99": None}
+        tally = dict.fromkeys(("submitted", "failed", "retried", "cancelled"), 0)
+        tally |= {"completed": 1200, "wait_seconds": durations, "run_seconds": durations}
+        series = {"queue": None, "task_type": None, "total": tally, "points": [{"at": at.isoformat(), **tally}]}
+        await route.fulfill(json=answer | {"range": answer["range"] | {"series": [series]}})
+
+    await visitor.page.route(re.compile(r"/stats\?"), count)
+    page = await visitor.open()
+    chart = page.get_by_role("img", name="Throughput.")
+    await expect(chart).to_have_attribute("aria-label", re.compile("completed: .*highest 20/s. failed"))
 
 
 async def hold(route: Route) -> None:

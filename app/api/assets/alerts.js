@@ -36,14 +36,38 @@ export function alertsPage(view) {
 }
 
 /** What fires, for a glance; null where nothing does. */
-export function firing(alerts) {
+/** What fires now. What diagnosis says about the same, in `findings`, is told along with it, once. */
+export function firing(alerts, findings) {
   const items = alerts?.items.filter((alert) => alert.state === "firing") ?? [];
   if (!items.length) return null;
   return h("section", { class: "findings", "aria-label": "Alerts", "data-key": "alerts" },
-    items.map((alert) => h("div", { class: `finding alert ${alert.severity}`, "data-key": String(alert.id) },
-      badge(alert.silenced ? "silenced" : "firing", alert.silenced ? "scheduled" : "failed"),
-      h("span", { class: "free" }, alert.what), " ", h("small", {}, when(alert.fired_at)))),
+    items.map((alert) => firingLine(alert, findings.find((finding) => isAbout(finding, alert)))),
     h("p", { class: "more" }, link("#/alerts", `All about ${count(items.length, "alert")}`)));
+}
+
+/** Whether an alert and a finding tell of one trouble: they are named alike, and the text names the subject. */
+function isAbout(finding, { rule, subject }) {
+  return finding.code === rule && (!subject || finding.what.split(/[\s,:]+/).includes(subject));
+}
+
+/** The findings that no firing alert tells of. */
+export function untold(findings, alerts) {
+  const items = alerts?.items.filter((alert) => alert.state === "firing") ?? [];
+  return findings.filter((finding) => !items.some((alert) => isAbout(finding, alert)));
+}
+
+function firingLine(alert, finding) {
+  const told = [
+    badge(alert.silenced ? "silenced" : "firing", alert.silenced ? "scheduled" : "failed"),
+    h("span", { class: "free" }, alert.what), " ", h("small", {}, when(alert.fired_at)),
+  ];
+  const given = { class: `finding alert ${alert.severity}`, "data-key": String(alert.id) };
+  return finding ? h("details", given, h("summary", {}, told), advice(finding)) : h("div", given, told);
+}
+
+/** Why a finding matters, and what to do. */
+export function advice({ why, what_to_do: whatToDo }) {
+  return [h("p", { class: "free" }, why), h("p", { class: "free" }, h("b", {}, "What to do: "), whatToDo)];
 }
 
 function alertTable(label, items) {

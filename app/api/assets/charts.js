@@ -9,12 +9,13 @@ const GAP_MS = 15_000;
 
 /** A chart of `series` (`{name, kind, points: [[ms, value]]}`) over the last `seconds`; `write` makes a value a text.
  *  `pointer` remembers where the pointer is between two drawings; `redraw` is called when it moves. Points more than `gap`
- *  milliseconds apart are not joined. */
-export function chart(title, series, { seconds, now, write, pointer, redraw, gap = GAP_MS }) {
+ *  milliseconds apart are not joined; `nothing` is said over a chart with little in it. */
+export function chart(title, series, { seconds, now, write, pointer, redraw, gap = GAP_MS, nothing = null }) {
   const most = ceiling(Math.max(0, ...series.flatMap(({ points }) => points.map(([, value]) => value))));
   const start = now - seconds * 1000;
   const across = (time) => ((time - start) / (seconds * 1000)) * WIDTH;
   const down = (value) => HEIGHT - (value / most) * (HEIGHT - 4) - 1;
+  const isNow = ([time]) => now - time <= gap;
   const chosen = pointer.share === null ? null : nearest(series, start + pointer.share * seconds * 1000);
   const lines = series.flatMap(({ kind, points }) =>
     runs(points, gap).flatMap((run) => {
@@ -36,27 +37,29 @@ export function chart(title, series, { seconds, now, write, pointer, redraw, gap
   return h("figure", { class: "chart", "data-key": title },
     h("figcaption", {},
       h("span", { class: "name" }, title),
-      h("span", { class: "legend" }, series.map((one) => legend(one, chosen, write))),
+      h("span", { class: "legend" }, series.map((one) => legend(one, chosen, write, isNow))),
       h("span", { class: "at" }, chosen === null ? "" : `${duration(Math.round((now - chosen) / 1000))} ago`)),
     h("div", { class: "plot" },
       h("span", { class: "most", "aria-hidden": "true" }, write(most)),
       svg("svg", {
         viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img",
-        "aria-label": `${title}. ${series.map((one) => described(one, write)).join(" ")}`,
+        "aria-label": `${title}. ${series.map((one) => described(one, write, isNow)).join(" ")}`,
         onpointermove: move, onpointerleave: leave,
-      }, grid, lines, hair)),
+      }, grid, lines, hair),
+      series.some(({ points }) => points.length) && !nothing ? null : h("p", { class: "nothing" }, nothing ?? "Nothing happened.")),
     h("div", { class: "times", "aria-hidden": "true" }, h("span", {}, `${duration(seconds)} ago`), h("span", {}, "now")));
 }
 
-function legend({ name, kind, points }, chosen, write) {
-  const point = chosen === null ? points.at(-1) : points.find(([time]) => time === chosen);
+function legend({ name, kind, points }, chosen, write, isNow) {
+  const point = chosen === null ? points.slice(-1).find(isNow) : points.find(([time]) => time === chosen);
   return h("span", { class: `mark ${kind}` }, h("span", { class: "dot", "aria-hidden": "true" }), `${name} `, h("b", {}, point ? write(point[1]) : "–"));
 }
 
-function described({ name, points }, write) {
+function described({ name, points }, write, isNow) {
   if (!points.length) return `${name}: nothing yet.`;
   const values = points.map(([, value]) => value);
-  return `${name}: now ${write(values.at(-1))}, highest ${write(Math.max(...values))}.`;
+  const current = points.slice(-1).some(isNow) ? `now ${write(values.at(-1))}, ` : "";
+  return `${name}: ${current}highest ${write(Math.max(...values))}.`;
 }
 
 function nearest(series, moment) {

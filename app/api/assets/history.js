@@ -33,6 +33,15 @@ export async function lookBack(range, signal) {
   return { range, whole: whole[0] ?? null, queues, types };
 }
 
+/** What ended in each whole minute of the last `seconds`: `{time, completed, failed}`; none where the service does not say. */
+export async function minutes(seconds, signal) {
+  const end = now();
+  const stats = await service.statsBetween({ from: new Date(end - seconds * 1000).toISOString(), step: 60 }, signal);
+  if (!stats?.range) return [];
+  return stepped(stats.range.series[0]?.points ?? [], end, seconds, 60)
+    .map(([time, point]) => ({ time, completed: point?.completed ?? 0, failed: point?.failed ?? 0 }));
+}
+
 export function historySection({ range, whole, queues, types }, redraw) {
   const choices = h("nav", { class: "chips", "aria-label": "Time that is looked back on" }, Object.keys(RANGES).map((name) =>
     h("a", { class: "chip", href: address("/", { range: name }), "aria-current": name === range ? "true" : null }, name)));

@@ -1,12 +1,12 @@
 // Everything at a glance: what is wrong, how much waits and runs, who works, what is held back, what failed and why.
 
-import { firing } from "./alerts.js";
+import { advice, firing, untold } from "./alerts.js";
 import { chart } from "./charts.js";
 import { ask } from "./dialog.js";
 import { h } from "./dom.js";
 import { age, ago, between, bytes, count, duration, now, number, rate, short } from "./format.js";
 import { address, badge, bar, button, empty, link, none, pageHead, section, table, taskLink, when } from "./parts.js";
-import { historySection, lookBack, rangeIn } from "./history.js";
+import { historySection, lookBack, minutes, rangeIn } from "./history.js";
 import { queueTable } from "./queues.js";
 import * as service from "./service.js";
 import { perform } from "./view.js";
@@ -18,11 +18,15 @@ const LOOK_BESIDE_SECONDS = 5;
 const LOOK_BACK_SECONDS = 30;
 const SHOWN_SECONDS = 300;
 const LEAST_MS = 1000;
+/** By then a line can be seen. */
+const DRAWN_MS = 15_000;
 const SMOOTH = 3;
 const MOST_CAUSES = 6;
 
 // What was seen since the page was opened: kept while other pages are shown.
 const seen = [];
+// What the service has counted in the minutes before: how much ended a second.
+let past = [];
 const pointers = { throughput: { share: null }, waiting: { share: null } };
 
 export function overviewPage(view) {
@@ -43,7 +47,7 @@ export function overviewPage(view) {
     show();
   }).then(() => listen(state, stream, view, show));
   view.every(LOOK_BACK_SECONDS, async () => {
-    state.history = await lookBack(rangeIn(view.query), view.signal);
+    [state.history, past] = await Promise.all([lookBack(rangeIn(view.query), view.signal), lookBefore(view.signal)]);
     show();
   });
   view.every(LOOK_SLOWLY_SECONDS, async () => {
@@ -96,6 +100,14 @@ async function reread(state, name, read, view, show) {
   }
 }
 
+/** The minutes before the first look, as points close enough to be joined. */
+async function lookBefore(signal) {
+  if (seen.length && seen[0].time < now() - SHOWN_SECONDS * 1000) return [];
+  const counted = await minutes(SHOWN_SECONDS, signal);
+  return counted.flatMap(({ time, completed, failed }) =>
+    [0, 10, 20, 30, 40, 50].map((second) => ({ time: time + second * 1000, completed: completed / 60, failed: failed / 60 })));
+}
+
 function note(stats) {
   const time = now();
   if (seen.length && time - seen.at(-1).time < LEAST_MS) return;
@@ -105,10 +117,11 @@ function note(stats) {
 
 function content(state, view, show) {
   const { stats, queues, workers, breakers, causes, diagnosis } = state;
+  const found = untold(diagnosis?.items ?? [], state.alerts);
   return [
     pageHead("Overview"),
-    firing(state.alerts),
-    diagnosis?.items.length ? findings(diagnosis.items) : null,
+    firing(state.alerts, diagnosis?.items ?? []),
+    found.length ? findings(found) : null,
     stats ? tiles(stats, causes, workers ?? []) : empty("This API key may not see the numbers of the whole service."),
     stats ? h("div", { class: "charts", "data-key": "charts" }, charts(show)) : null,
     queues && section("Queues", queues.length ? queueTable(queues, view) : empty("No unfinished task is in any queue.")),
@@ -125,18 +138,18 @@ function findings(items) {
     items.map((item) =>
       h("details", { class: `finding ${item.severity}`, "data-key": item.code + item.what },
         h("summary", {}, badge(item.severity), h("span", { class: "free" }, item.what)),
-        h("p", { class: "free" }, item.why),
-        h("p", { class: "free" }, h("b", {}, "What to do: "), item.what_to_do))));
+        advice(item))));
 }
 
 function tiles(stats, causes, workers) {
   const ended = stats.completed_last_hour + stats.failed_last_hour;
   const slots = workers.reduce((sum, worker) => sum + worker.slots, 0);
+  const full = workers.length > 0 && workers.every(({ room }) => room && !room.plain && !room.shared);
   const silent = workers.filter((worker) => worker.state === "silent").length;
   return h("ul", { class: "tiles", "data-key": "tiles" },
     tile("Ready", stats.ready, stats.oldest_ready_at ? `oldest ${age(between(stats.oldest_ready_at))}` : "nothing waits",
       address("/tasks", { status: ["pending"] })),
-    tile("Running", stats.running, `of ${count(slots, "slot")}`, address("/tasks", { status: "running" }), "running"),
+    tile("Running", stats.running, full ? "no room for more" : `of ${count(slots, "slot")}`, address("/tasks", { status: "running" }), "running"),
     tile("Scheduled", stats.scheduled, "for later", address("/tasks", { status: "scheduled" })),
     tile("Retrying", stats.retrying, "failed before", address("/tasks", { status: "retrying" }), stats.retrying ? "retrying" : ""),
     tile("Completed", stats.completed_last_hour, "in the last hour", address("/tasks", { status: "completed" }), "completed"),
@@ -157,10 +170,12 @@ function share(value) {
 }
 
 function charts(show) {
-  const rates = (name) => seen.slice(SMOOTH).map((sample, place) => {
+  const before = past.filter(({ time }) => time >= now() - SHOWN_SECONDS * 1000 && time < (seen[0]?.time ?? Infinity));
+  const rates = (name) => [...before.map((point) => [point.time, point[name]]), ...seen.slice(SMOOTH).map((sample, place) => {
     const earlier = seen[place];
     return [sample.time, Math.max(0, sample[name] - earlier[name]) / ((sample.time - earlier.time) / 1000)];
-  });
+  })];
+  const opened = !seen.length || now() - seen[0].time < DRAWN_MS;
   const depths = (name) => seen.map((sample) => [sample.time, sample[name]]);
   const options = { seconds: SHOWN_SECONDS, now: now(), redraw: show };
   return [
@@ -169,7 +184,7 @@ function charts(show) {
     ], { ...options, write: (value) => `${rate(value)}/s`, pointer: pointers.throughput }),
     chart("Waiting", [
       { name: "ready", kind: "accent", points: depths("ready") }, { name: "running", kind: "running", points: depths("running") },
-    ], { ...options, write: short, pointer: pointers.waiting }),
+    ], { ...options, write: short, pointer: pointers.waiting, nothing: opened ? "Drawn from now on: how many wait is not kept." : null }),
   ];
 }
 
@@ -180,11 +195,19 @@ function workerTable(workers) {
     { name: "State", cell: workerState },
     { name: "Serves", cell: (worker) => h("span", {}, worker.queues.length ? worker.queues.join(", ") : "every queue") },
     { name: "Slots", class: "number", cell: (worker) => [bar(worker.running.length / (worker.slots || 1), "running"), `${worker.running.length} of ${worker.slots}`] },
+    { name: "Room for", cell: roomText },
     ...(remembers ? [{ name: "Memory", class: "number", cell: (worker) => (worker.memory_bytes ? bytes(worker.memory_bytes) : none()) }] : []),
     { name: "Runs now", class: "wide", cell: runsNow },
     { name: "Last beat", class: "number", cell: (worker) => when(worker.beat_at) },
     { name: "Up", class: "number", cell: (worker) => h("span", { title: worker.started_at }, duration(Math.floor(between(worker.started_at)))) },
   ], workers, (worker) => worker.id);
+}
+
+/** What it could still take: a plain executor has a whole runner, so slots say little. */
+function roomText({ room }) {
+  if (!room) return none();
+  const kinds = ["plain", "shared"].filter((kind) => room[kind]);
+  return h("small", {}, kinds.length ? kinds.map((kind) => `${number(room[kind])} ${kind}`).join(" or ") : "nothing more");
 }
 
 const WORKER_KINDS = { running: "completed", silent: "failed" };

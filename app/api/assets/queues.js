@@ -2,17 +2,17 @@
 
 import { ask } from "./dialog.js";
 import { h } from "./dom.js";
-import { age, number, rate } from "./format.js";
+import { age, count, number, rate } from "./format.js";
 import { address, badge, bar, button, empty, link, none, pageHead, table } from "./parts.js";
 import * as service from "./service.js";
 import { perform } from "./view.js";
 
 const LOOK_SECONDS = 2;
 const LIMITS = [
-  { name: "max_running", label: "Most tasks that run at once", told: "runs" },
-  { name: "rate_limit", label: "Most tasks that start in a time", told: "starts" },
-  { name: "rate_period_seconds", label: "That time, in seconds", told: "in seconds" },
-  { name: "max_depth", label: "Most tasks that wait; more are refused", told: "waits" },
+  { name: "max_running", label: "Most tasks that run at once" },
+  { name: "rate_limit", label: "Most tasks that start in a time" },
+  { name: "rate_period_seconds", label: "That time, in seconds" },
+  { name: "max_depth", label: "Most tasks that wait; more are refused" },
 ];
 
 export function queuesPage(view) {
@@ -31,7 +31,7 @@ export function queueTable(queues, view) {
   const limits = LIMITS.filter(({ name }) => queues.some((queue) => queue[name] !== undefined));
   const of = (status) => (queue) => (queue[status] ? link(address("/tasks", { queue: queue.queue, status }), number(queue[status])) : h("span", { class: "none" }, "0"));
   return table("Queues", [
-    { name: "Queue", cell: (queue) => h("span", { class: "status" }, link(address("/tasks", { queue: queue.queue }), h("b", {}, queue.queue)), queue.paused ? badge("paused", "retrying") : null) },
+    { name: "Queue", class: "whole", cell: (queue) => h("span", { class: "status" }, link(address("/tasks", { queue: queue.queue }), h("b", {}, queue.queue)), queue.paused ? badge("paused", "retrying") : null) },
     { name: "Ready", class: "number grow", cell: (queue) => [bar(queue.ready / most), h("span", { class: "digits" }, queue.ready ? link(address("/tasks", { queue: queue.queue, status: "pending" }), number(queue.ready)) : h("span", { class: "none" }, "0"))] },
     { name: "Oldest", class: "number", cell: (queue) => (queue.oldest_age_seconds === null ? none() : age(queue.oldest_age_seconds)) },
     { name: "Running", class: "number", cell: of("running") },
@@ -39,15 +39,19 @@ export function queueTable(queues, view) {
     { name: "Scheduled", class: "number", cell: of("scheduled") },
     { name: "Retrying", class: "number", cell: of("retrying") },
     ...(queues.some((queue) => queue.drained_per_second !== undefined) ? [{ name: "Worked off", class: "number", cell: (queue) => `${rate(queue.drained_per_second)}/s` }] : []),
-    ...(limits.length ? [{ name: "Limits", cell: (queue) => limitText(queue, limits) }] : []),
-    ...(steered ? [{ name: "Action", class: "number", cell: (queue) => actions(queue, limits, view) }] : []),
+    ...(limits.length ? [{ name: "Limits", class: "whole", cell: limitText }] : []),
+    ...(steered ? [{ name: "Action", class: "number whole", cell: (queue) => actions(queue, limits, view) }] : []),
   ], queues, (queue) => queue.queue);
 }
 
-function limitText(queue, limits) {
-  const given = limits.filter(({ name }) => queue[name] !== null && queue[name] !== undefined);
-  if (!given.length) return none();
-  return h("small", {}, given.map(({ name, told }) => `${told} ${number(queue[name])}`).join(", "));
+function limitText({ max_running: running, rate_limit: starts, rate_period_seconds: seconds, max_depth: depth }) {
+  const isSet = (value) => value !== null && value !== undefined;
+  const told = [
+    isSet(running) ? `${number(running)} at once` : null,
+    isSet(starts) && isSet(seconds) ? `${count(starts, "start")} in ${number(seconds)} s` : null,
+    isSet(depth) ? `${number(depth)} may wait` : null,
+  ].filter(Boolean);
+  return told.length ? h("small", {}, told.join(", ")) : none();
 }
 
 function actions(queue, limits, view) {

@@ -88,12 +88,13 @@ const refused = new Set();
 
 /** What the call gives; null where this key may not see it, which is asked once only. */
 async function allowed(path, signal, query) {
-  if (refused.has(path)) return null;
+  const call = query ? `${path}?` : path;
+  if (refused.has(call)) return null;
   try {
     return await read(path, { query, signal });
   } catch (error) {
     if (error.status !== 403) throw error;
-    refused.add(path);
+    refused.add(call);
     return null;
   }
 }
