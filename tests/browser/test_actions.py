@@ -187,3 +187,18 @@ async def test_what_a_key_may_not_see_is_left_out(visitor: Visitor) -> None:
     page = await visitor.open()
     await expect(page.locator(".tiles")).to_be_visible()
     await expect(page.get_by_role("heading", name="Workers")).to_have_count(0)
+
+
+async def test_who_may_not_look_back_sees_the_numbers_of_now(visitor: Visitor) -> None:
+    """A refusal is remembered, of that call alone. The stream, which would tell the numbers too, is not there."""
+    visitor.expects_refusals = True
+
+    async def door(route: Route) -> None:
+        await route.fulfill(status=403, json={"detail": "Not you."})
+
+    await visitor.page.route(re.compile(r"/stats\?|/events$"), door)
+    page = await visitor.open()
+    await expect(page.locator(".tiles")).to_be_visible()
+    async with page.expect_response(re.compile(r"/stats$")):  # asked again
+        await expect(page.locator(".tiles")).to_be_visible()
+    await expect(page.get_by_role("heading", name="Looking back")).to_have_count(0)
