@@ -3,7 +3,11 @@ own before the first byte leaves."""
 
 import http.client
 import json
+import time
 from typing import Any
+
+SILENT_SECONDS = 10.0
+"""A connection that said nothing for longer may be closed at the other end: ours are after 30."""
 
 
 class Caller:
@@ -11,6 +15,7 @@ class Caller:
 
     def __init__(self, address: str) -> None:
         self._connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=120)
+        self._called_at = 0.0
 
     def get(self, path: str) -> Any:
         return self._call("GET", path, None)
@@ -27,9 +32,12 @@ class Caller:
         return json.loads(self._asked(method, path, body))
 
     def _asked(self, method: str, path: str, body: str | None) -> bytes:
+        if time.monotonic() - self._called_at > SILENT_SECONDS:
+            self._connection.close()  # it opens itself again
         self._connection.request(method, path, body, {"Content-Type": "application/json"})
         answer = self._connection.getresponse()
         content = answer.read()
+        self._called_at = time.monotonic()
         if not 200 <= answer.status < 300:
             raise RuntimeError(f"{method} {path}: {answer.status} {content[:300].decode(errors='replace')}")
         return content
