@@ -24,6 +24,7 @@ from taskclient import (
     NotFound,
     Problem,
     StillRunning,
+    Unavailable,
     UnexpectedAnswer,
 )
 from taskclient.connection import DEFAULT_URL
@@ -35,6 +36,10 @@ API_KEY = "TASKCTL_API_KEY"
 QUICK_RETRIES = 2
 WIDE = 160
 """Columns of a table that goes into a file or a pipe."""
+
+
+FULL = ("queue-full", "quota-exceeded")
+"""What the queue or the tenant of one task says, while those of another may have room."""
 
 
 class Exit(IntEnum):
@@ -162,6 +167,10 @@ class Session:
         try:
             yield
         except (NotFound, Conflict, InvalidRequest) as error:
+            self.failed(self._told(error))
+        except Unavailable as error:
+            if error.type not in FULL:
+                raise
             self.failed(self._told(error))
 
     @contextmanager

@@ -26,23 +26,21 @@ NEAR = 0.8
 
 
 def ignored_names() -> str | None:
-    """One line about the names in `.env` that mean nothing here, each with the setting that may be meant; None if there are
-    none. No value is shown."""
+    """One line about the names in `.env` that are nearly those of settings; None if there are none.
+
+    Others are not told: they may be what executors of one's own read, and what python-dotenv takes for a name may be a line of
+    a key that was pasted without quotes.
+    """
     file = Settings.model_config.get("env_file")
     # A pipe, which some keepers of secrets put there, may give what it has only once.
     names = dotenv_values(str(file)) if file and Path(str(file)).is_file() else {}
-    unknown = [_told(name) for name in names if not _is_known(name)]
-    if not unknown:
+    slips = [f"{name} (is {meant} meant?)" for name in names if (meant := _meant(name))]
+    return f"Ignored in .env, because no setting is called so: {', '.join(slips)}." if slips else None
+
+
+def _meant(name: str) -> str | None:
+    """The setting whose name this nearly is."""
+    if name.lower() in Settings.model_fields or name in OURS or name.startswith(PREFIX) or THEIRS.match(name):
         return None
-    return f"Ignored in .env, because no setting is called so: {', '.join(unknown)}."
-
-
-def _is_known(name: str) -> bool:
-    is_named_secret = name.startswith(PREFIX)
-    return name.lower() in Settings.model_fields or name in OURS or is_named_secret or bool(THEIRS.match(name))
-
-
-def _told(name: str) -> str:
     known = [*(field.upper() for field in Settings.model_fields), *OURS]
-    near = get_close_matches(name.upper(), known, 1, NEAR)
-    return f"{name} (is {near[0]} meant?)" if near else name
+    return next(iter(get_close_matches(name.upper(), known, 1, NEAR)), None)

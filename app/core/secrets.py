@@ -117,7 +117,7 @@ def _home(text: str) -> Home:
     return Home(host, int(found["port"]) if found["port"] else None, found["plain"] is not None)
 
 
-_BREAK = re.compile(r"\\+[rnRN]?|\s+")
+_BREAK = re.compile(r"\\+[rntRNT]?|\s+")
 """What may stand inside of base64 that was broken into lines: white space, and as it is written in JSON, in JSON in JSON and so
 on. A backslash alone is what JSON may put before a slash."""
 MOST_BROKEN = 2
@@ -219,7 +219,7 @@ def _without_breaks(text: str) -> str:
     """The text of a `_Joined`, many times as fast, for one that holds nothing."""
     while "\\\\" in text:  # each time half as many, or `\\\\n` before an r would lose that
         text = text.replace("\\\\", "\\")
-    for escape in ("\\n", "\\r", "\\"):
+    for escape in ("\\n", "\\r", "\\t", "\\"):
         text = text.replace(escape, "")
     return "".join(text.split())
 

@@ -4,7 +4,6 @@ A plain attempt has a runner to itself; attempts of `async def` executors share 
 a time. Short work is held a little ahead (depth above one) so that a runner never waits for the database.
 """
 
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ Kind = Literal["plain", "shared"]
 
 AHEAD_SECONDS = 0.2
 """Work held ahead of a runner: a few hundred milliseconds' worth, so that little waits behind something slow."""
-REFILL_SECONDS = 0.1
-"""With so much ahead no more is claimed yet: it outlasts every exchange, and half as many claims cost half as much."""
+ENOUGH_SECONDS = 0.1
+"""With so much work in a runner nothing is done in haste for it: this outlasts most exchanges with the store."""
 MOST_AHEAD = 256
 MOST_CHARACTERS_AHEAD = 4 * 2**20
 """Of payloads that are held ahead of one runner: on their way they are in memory several times."""
@@ -31,6 +30,7 @@ class Load:
 
     `slow`: something in it has been running for a while, so nothing is held ahead behind it. `reserved`: it takes nothing
     more for now. `draining`: reserved until it is idle, for something that is next in line and has no other place.
+    `seconds`: how long what it has takes all together, as far as that is known.
     """
 
     plain: int = 0
@@ -38,6 +38,7 @@ class Load:
     slow: bool = False
     reserved: bool = False
     draining: bool = False
+    seconds: float = 0.0
 
     @property
     def idle(self) -> bool:
@@ -106,9 +107,9 @@ def ahead(slowest_mean_seconds: float | None, most_characters: float) -> int:
     return min(MOST_AHEAD, in_time, int(MOST_CHARACTERS_AHEAD / max(most_characters, 1.0)))
 
 
-def refill_at(mean_seconds: float, most_characters: float) -> int:
-    """Down to how many attempts ahead of a runner no more of such a type need be claimed."""
-    return min(ahead(mean_seconds, most_characters), math.ceil(REFILL_SECONDS / max(mean_seconds, 1e-6)))
+def run_short(loads: Sequence[Load]) -> bool:
+    """Whether one of these runners, if not soon given more, would have nothing to do."""
+    return any(load.seconds < ENOUGH_SECONDS and not load.reserved for load in loads)
 
 
 def to_drain(loads: Sequence[Load], next_kinds: Sequence[Kind], *, waiting_alone: int = 0) -> int | None:

@@ -4,7 +4,7 @@ import asyncio
 import fcntl
 import os
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -138,10 +138,9 @@ class SqliteStore:
         written into a broken file may overwrite what is whole."""
         if self._damage is not None:
             raise StoreDamaged(self._damage)
-        if self._lacked_room:
-            await self._make_room()
+        first = self._make_room if self._lacked_room else None
         try:
-            async with self._writers[0 if durable else 1].turn() as connection, _ended(connection):
+            async with self._writers[0 if durable else 1].turn(first) as connection, _ended(connection):
                 yield connection
         except (exc.SQLAlchemyError, StoreDamaged) as error:
             told = self.told(error)
@@ -152,6 +151,8 @@ class SqliteStore:
 
     async def _make_room(self) -> None:
         """On a full disk: let the log start anew in the room that it has, before every write until there is more."""
+        if not self._lacked_room:  # whoever had the turn before has found some
+            return
         with suppress(sqlite.LibraryError):  # the write will tell
             await asyncio.to_thread(sqlite.write_back_log, self._place)
         self._lacked_room = sqlite.free_bytes(self.path) < sqlite.NO_ROOM_BYTES
@@ -254,9 +255,9 @@ class _Writer:
         self._taken = asyncio.Lock()
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[Connection]:
-        """The connection, with a transaction that begins at the first statement. Both together may take as long as one
-        may wait for the lock. Raises exc.TimeoutError."""
+    async def turn(self, first: Callable[[], Awaitable[None]] | None = None) -> AsyncIterator[Connection]:
+        """The connection, with a transaction that begins at the first statement, before which `first` is done. All together may
+        take as long as one may wait for the lock. Raises exc.TimeoutError."""
         deadline = time.monotonic() + DEADLINE_SECONDS
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
@@ -264,6 +265,8 @@ class _Writer:
         except TimeoutError:
             raise exc.TimeoutError("another transaction of this process does not end") from None
         try:
+            if first is not None:
+                await first()
             if self._connection is None or self._connection.invalidated:
                 await self.close()
                 self._connection = await self._engine.connect()

@@ -122,7 +122,8 @@ class DeadLetters:
         deed: "_Deed",
     ) -> ActionReport:
         """Act in short transactions, so that a hundred thousand hold nobody up. A dry run does all of it and takes each
-        batch back, so that it says what would really happen."""
+        batch back, so that it says what would really happen; but what a queue or a tenant has room for, it says of each batch
+        as if no other had taken it."""
         report = ActionReport(dry_run)
         after_id = 0
         while True:

@@ -22,6 +22,8 @@ UNKNOWN_SECONDS = 0.1
 """A key nobody knows makes a ring look at once, but never more often than this."""
 NOTE_SECONDS = 60.0
 """How often is written which keys were used."""
+FORGOTTEN_AT_ONCE = 500
+"""Keys of a tenant that ended long ago, with one it makes."""
 
 
 class Keys:
@@ -73,7 +75,7 @@ class Keys:
             raise Conflict(
                 f"Tenant {tenant} has {self._most} keys that are good, which is the most (MAX_KEYS_PER_TENANT)."
             )
-        forgotten = ended[: -self._most]
+        forgotten = ended[: -self._most][:FORGOTTEN_AT_ONCE]
         await rows.forget(connection, [key.id for key in forgotten])
         for key in forgotten:
             await note(connection, by, now, Deed(Action.KEY_REMOVE, f"key {key.id}", _audited(key)))

@@ -78,7 +78,8 @@ class _Look:
     """What an exchange wrote and saw before it chooses: what ended, what may be claimed, which queues have tasks of types
     that we do not know, what holds them back, and which tasks got a place of their concurrency key. `due_at` is when the
     first of those that wait for a moment is due.
-    `events` are to be published after the commit: new tasks that tell of an end, subscriptions switched off."""
+    `events` are to be published after the commit: new tasks that tell of an end, subscriptions switched off. `has_seen`:
+    whether it was looked at all what waits."""
 
     changes: list[Change]
     heads: Sequence[Head]
@@ -88,6 +89,7 @@ class _Look:
     limits: LimitBoard
     admitted: Set[int]
     events: list[object]
+    has_seen: bool
 
 
 class TaskQueue:
@@ -115,6 +117,8 @@ class TaskQueue:
         self._clock = database.clock()
         self._doubtful: list[ClaimedTask] = []
         """What was claimed in transactions of which nobody knows whether they were committed."""
+        self._freed: set[str] = set()
+        """Queues in which something has ended since it was last looked who may have room for what waits there."""
 
     @property
     def in_doubt(self) -> bool:
@@ -179,8 +183,11 @@ class TaskQueue:
         """Others may have room for what became ready here and was not claimed."""
         if look.admitted and (left := look.admitted - {task.id for task in claimed}):
             self._bus.publish(TasksAdmitted(tuple(sorted(left))))
-        if look.limits.room_in(queues):
-            self._bus.publish(QueuePlacesFreed())
+        self._freed |= queues
+        if look.has_seen:
+            freed, self._freed = self._freed, set()
+            if look.limits.room_in(freed):
+                self._bus.publish(QueuePlacesFreed())
 
     @retried
     async def renew(self, leases: Iterable[Lease]) -> list[Renewal]:
@@ -243,7 +250,7 @@ class TaskQueue:
         passing = await board.passing(heads) if queues is not None else heads
         limits = await self._limits.board(connection, passing, now)
         heads = sorted(limits.passing(passing), key=lambda head: head.rank)[:MOST_PAIRS]
-        return _Look(changes, heads, front.due_at, strange, board, limits, admitted, events)
+        return _Look(changes, heads, front.due_at, strange, board, limits, admitted, events, queues is not None)
 
     async def _front(
         self, connection: Connection, keys: set[str | None], now: datetime, queues: Sequence[str] | None

@@ -35,6 +35,10 @@ class Pace:
         before = self._seconds.get(task.task_type, seconds)
         self._seconds[task.task_type] = (1 - NEWEST_SHARE) * before + NEWEST_SHARE * seconds
 
+    def expected_seconds(self, task_type: str) -> float:
+        """How long one of them takes; 0 where none was seen."""
+        return self._seconds.get(task_type, 0.0)
+
     def per_second(self, now: float) -> float:
         """How many ended a second since this was last asked, at `now` (monotonic seconds); 0 the first time."""
         before, self._asked = self._asked, (now, self._count)
@@ -51,8 +55,7 @@ class Pace:
         slowest = max(self._seconds[task_type] for task_type in task_types)
         return slots.ahead(slowest, max(self._characters.get(task_type, 0.0) for task_type in task_types))
 
-    def refill_at(self, kind: Kind) -> int:
-        """Down to how many ahead of a runner nothing of the kind need be claimed, whatever its type. Asked for several times
-        an exchange."""
+    def most_ahead(self, kind: Kind) -> int:
+        """As many as of that type of the kind of which most may be. Asked for several times an exchange."""
         known = ((one, seconds) for one, seconds in self._seconds.items() if self._kind_of(one) == kind)
-        return max((slots.refill_at(seconds, self._characters.get(one, 0.0)) for one, seconds in known), default=0)
+        return max((slots.ahead(seconds, self._characters.get(one, 0.0)) for one, seconds in known), default=0)

@@ -129,16 +129,21 @@ class RunnerPool:
 
     @property
     def has_room(self) -> bool:
-        """False when every runner has enough for now, or could take nothing, whatever waits: then the store need not be
-        asked."""
+        """False when no runner could take anything, whatever waits: then the store need not be asked."""
         room = slots.room(
             [self._load(runner) for runner in self.roster.serving],
             ("shared", "plain"),
             concurrency=self._options.setup.concurrency,
-            plain_ahead=self._pace.refill_at("plain"),
-            shared_ahead=self._pace.refill_at("shared"),
+            plain_ahead=self._pace.most_ahead("plain"),
+            shared_ahead=self._pace.most_ahead("shared"),
         )
         return room.plain > 0 or room.shared > 0
+
+    @property
+    def runs_short(self) -> bool:
+        """Whether a runner has room and may soon have nothing to do. Until then nobody waits for what has ended to be settled,
+        so it may gather, until the worker's next tick."""
+        return self.has_room and slots.run_short([self._load(runner) for runner in self.roster.serving])
 
     def place(self, claimed: Sequence[ClaimedTask], checkpoints: dict[int, list[JsonText]]) -> None:
         """Give claimed attempts to runners, lowest rank first; what finds no place waits here a moment."""
@@ -146,7 +151,9 @@ class RunnerPool:
         for task in claimed:
             self._pace.see(task)
             stored = checkpoints.get(task.id, [])
-            self._waiting.append(Given(task, self._kind(task.task_type), stored, now, checkpointed=bool(stored)))
+            given = Given(task, self._kind(task.task_type), stored, now, checkpointed=bool(stored))
+            given.expected_seconds = self._pace.expected_seconds(task.task_type)
+            self._waiting.append(given)
         self._place_waiting()
 
     def leases(self) -> list[Lease]:
@@ -211,8 +218,8 @@ class RunnerPool:
         if "done" in message or "returned" in message:
             self._heard_of_ends(runner, message)
             self._place_waiting()
-            if self.has_room:
-                self._wake()  # otherwise at the next tick, with what ends until then: nobody waits for more
+            if self.runs_short:
+                self._wake()
 
     def _heard_of_itself(self, runner: RunnerProcess, message: dict[str, Any]) -> None:
         if "ready" in message:

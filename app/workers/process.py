@@ -41,7 +41,8 @@ OUTPUT_LINES_A_SECOND = 50
 
 @dataclass(slots=True, eq=False)
 class Given:
-    """One attempt in a runner. `began` is monotonic: when its code started, as far as we know; None while it waits."""
+    """One attempt in a runner. `began` is monotonic: when its code started, as far as we know; None while it waits.
+    `expected_seconds`: how long it may take, 0 where nobody knows."""
 
     task: ClaimedTask
     kind: Kind
@@ -54,6 +55,7 @@ class Given:
     saved_files: bool = False
     progress: JsonText | None = None
     log: AttemptLog | None = None
+    expected_seconds: float = 0.0
 
     @property
     def key(self) -> tuple[int, int]:
@@ -138,6 +140,7 @@ class RunnerProcess(asyncio.Protocol):
         self._watching: asyncio.Task[None] | None = None
         self.given: dict[tuple[int, int], Given] = {}
         self._plain = self._alone = 0
+        self._expected_seconds = 0.0
         self.ready = False
         self.draining = False
         self.retiring = False
@@ -182,6 +185,7 @@ class RunnerProcess(asyncio.Protocol):
             slow=began is not None and began < time.monotonic() - AHEAD_SECONDS,
             reserved=self._alone > 0 or self.draining or self.retiring or not self.ready,
             draining=self.draining,
+            seconds=self._expected_seconds / (1 if self._plain else self._concurrency),
         )
 
     def give(self, batch: Sequence[Given]) -> None:
@@ -192,6 +196,7 @@ class RunnerProcess(asyncio.Protocol):
             self.given[one.key] = one
             self._plain += one.kind == "plain"
             self._alone += one.task.runs_alone
+            self._expected_seconds += one.expected_seconds
         self._recalled = False
         self._head_begins(now)
         for portion in _portions(batch):
@@ -204,6 +209,7 @@ class RunnerProcess(asyncio.Protocol):
             self._recent.append(given)
             self._plain -= given.kind == "plain"
             self._alone -= given.task.runs_alone
+            self._expected_seconds = self._expected_seconds - given.expected_seconds if self.given else 0.0
         return given
 
     def take_all(self) -> list[Given]:

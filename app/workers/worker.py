@@ -258,7 +258,7 @@ class Worker:
             self._ear.still_to_say(heard, Counter(task.queue for task in exchange.claimed), exchange.left)
         if exchange.claimed:
             self._busy.set()
-        return bool(self._pool.ended) or (bool(exchange.claimed) and self._pool.has_room)
+        return bool(self._pool.ended or exchange.claimed) and self._pool.runs_short
 
     def _next_ended(self) -> list[Ended]:
         """What to settle next: a bounded number of attempts with a bounded amount of results."""

@@ -16,13 +16,15 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 async def test_what_fires_is_on_the_overview_and_is_silenced(
     visitor: Visitor, api: httpx.AsyncClient, chat: Site
 ) -> None:
-    await api.post("/breakers/payments/trip", json={"reason": "The bank is closed"})
+    await api.post("/breakers/host:bank.example.com:443/trip", json={"reason": "The bank is closed"})
     page = await visitor.open()
     alerts = page.get_by_role("region", name="Alerts")
-    await expect(alerts).to_contain_text("Breaker payments is open")
-    await alerts.get_by_text("Breaker payments is open").click()
-    await expect(alerts).to_contain_text("taskctl breakers reset payments")
-    await expect(page.get_by_role("region", name="What is wrong").filter(has_text="payments")).to_have_count(0)
+    await expect(alerts).to_contain_text("Breaker host:bank.example.com:443 is open")
+    await alerts.get_by_text("Breaker host:bank.example.com:443 is open").click()
+    await expect(alerts).to_contain_text("taskctl breakers reset host:bank.example.com:443")
+    await expect(
+        page.get_by_role("region", name="What is wrong").filter(has_text="host:bank.example.com:443")
+    ).to_have_count(0)
     await alerts.get_by_role("link", name="All about 1 alert").click()
     now = page.get_by_role("table", name="Alerts now")
     await expect(now).to_contain_text("firing")
@@ -40,10 +42,10 @@ async def test_what_fires_is_on_the_overview_and_is_silenced(
     assert (made["rule"], made["queue"], made["note"]) == ("breaker-open", None, "It is Sunday")
     await page.get_by_role("button", name=f"End silence {made['id']}").click()
     await expect(silences).to_have_count(0)
-    await api.post("/breakers/payments/reset")
+    await api.post("/breakers/host:bank.example.com:443/reset")
     await expect(page.get_by_role("table", name="Past alerts").locator("tbody tr").first).to_contain_text("cleared")
     assert (await api.get("/alerts/silences")).json() == {"items": []}
-    assert any(b"Breaker payments is open" in asked.body for asked in chat.asked)
+    assert any(b"Breaker host:bank.example.com:443 is open" in asked.body for asked in chat.asked)
 
 
 async def test_the_test_button_reaches_the_channel(visitor: Visitor, chat: Site) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.core.slots import MOST_AHEAD, Kind, Load, Room, Waiting, ahead, places, refill_at, room, to_drain
+from app.core.slots import MOST_AHEAD, Kind, Load, Room, Waiting, ahead, places, room, run_short, to_drain
 
 IDLE, RESERVED = Load(), Load(reserved=True)
 
@@ -94,26 +94,26 @@ def test_only_short_work_is_held_ahead(mean_seconds: float | None, expected: int
     assert ahead(mean_seconds, 2) == expected
 
 
-@pytest.mark.parametrize(
-    ("mean_seconds", "characters", "expected"),
-    [
-        (10.0, 2, 0),
-        (0.1, 2, 1),
-        (0.06, 2, 2),
-        (0.01, 2, 10),
-        (0.0005, 2, 200),
-        (0.00001, 2, MOST_AHEAD),
-        (0.001, 2**18, 16),
-    ],
-)
-def test_more_is_claimed_once_what_is_ahead_is_short(mean_seconds: float, characters: float, expected: int) -> None:
-    assert refill_at(mean_seconds, characters) == expected
-
-
 @pytest.mark.parametrize(("characters", "expected"), [(0.0, MOST_AHEAD), (100.0, MOST_AHEAD), (2**18, 16), (2**30, 0)])
 def test_of_large_payloads_few_are_held_ahead(characters: float, expected: int) -> None:
     assert ahead(0.00001, characters) == expected
     assert ahead(None, characters) == 0
+
+
+@pytest.mark.parametrize(
+    ("loads", "expected"),
+    [
+        ([], False),
+        ([IDLE], True),
+        ([RESERVED], False),
+        ([Load(plain=3, seconds=0.11)], False),
+        ([Load(plain=3, seconds=0.09)], True),
+        ([Load(plain=3, seconds=0.11), Load(shared=3, seconds=0.09)], True),
+        ([Load(plain=3, seconds=0.11), Load(plain=3, seconds=0.09, reserved=True)], False),
+    ],
+)
+def test_runners_with_enough_to_do_need_no_haste(loads: list[Load], expected: bool) -> None:
+    assert run_short(loads) is expected
 
 
 PLAIN, SHARED = Waiting("plain"), Waiting("shared")

@@ -59,7 +59,7 @@ def test_a_secret_inside_a_text_in_base64_is_cut_out(secret: str, encode: Any) -
         assert encode(secret.encode()).decode().rstrip("=")[2:-1] not in redact(text)
 
 
-BREAKS = ["\n", "\r\n", "\n  ", "\r\n\t", "\\n", "\\r\\n", "\\\\n", "\\\\r\\\\n", "\\\\\\\\n"]
+BREAKS = ["\n", "\r\n", "\n  ", "\r\n\t", "\\n", "\\r\\n", "\\n\\t", "\\\\n", "\\\\r\\\\n", "\\\\\\\\n"]
 
 
 def _broken(text: str, width: int, line_break: str) -> str:

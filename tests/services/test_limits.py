@@ -165,6 +165,25 @@ async def test_others_are_told_of_places_that_were_freed_and_not_taken(
     assert len(heard) == 1
 
 
+async def test_a_place_that_was_freed_when_nobody_looked_is_told_at_the_next_look(
+    services: Services, submit: Submit, claim: Claim, settle: Settle
+) -> None:
+    heard: list[object] = []
+    services.bus.subscribe(QueuePlacesFreed, heard.append)
+    await limit(services, max_running=1)
+    for _ in range(2):
+        await submit(queue="q")
+    (first,) = await claim()
+    await settle(first, DONE)
+    assert heard == []
+    await services.queue.exchange("w1", [], lambda heads: [])
+    await others_told()
+    assert len(heard) == 1
+    await services.queue.exchange("w1", [], lambda heads: [])
+    await others_told()
+    assert len(heard) == 1
+
+
 async def test_a_queue_without_limits_costs_a_claim_no_statement(
     services: Services, submit: Submit, claim: Claim
 ) -> None:

@@ -235,6 +235,17 @@ async def test_refusals_of_several_are_a_document_each_in_json(statuses: None) -
     assert [json.loads(line)["status"] for line in err.splitlines()] == [409, 404]
 
 
+async def test_a_queue_that_is_full_keeps_no_task_of_another_from_its_turn(api: httpx.AsyncClient) -> None:
+    for queue in ("full", "open"):
+        await api.post("/tasks", json={"task_type": "greet", "payload": {"names": ["Ada"]}, "queue": queue})
+    assert (await taskctl("cancel", "1", "2"))[0] == 0
+    await api.patch("/queues/full", json={"max_depth": 1})
+    await api.post("/tasks", json={"task_type": "greet", "payload": {"names": ["Ada"]}, "queue": "full"})
+    status, out, err = await taskctl("retry", "1", "2")
+    assert (status, len(out.splitlines()), len(err.splitlines())) == (4, 1, 1), (out, err)
+    assert "full" in err
+
+
 async def test_a_service_that_is_not_there_is_told_once_for_all(api: httpx.AsyncClient) -> None:
     status, _, err = await taskctl("cancel", "1", "2", "3", "--url", NOBODY)
     assert (status, len(err.splitlines())) == (4, 1)

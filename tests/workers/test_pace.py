@@ -18,10 +18,10 @@ def seen(pace: Pace, task_type: str, seconds: float, characters: int = 2) -> Non
 
 def test_what_was_never_seen_is_not_held_ahead() -> None:
     pace = Pace(kind_of)
-    assert (pace.ahead([]), pace.ahead(["quick"]), pace.refill_at("plain"), pace.mean_seconds()) == (0, 0, 0, None)
+    assert (pace.ahead([]), pace.ahead(["quick"]), pace.most_ahead("plain"), pace.mean_seconds()) == (0, 0, 0, None)
     seen(pace, "quick", 0.00001)
-    assert pace.ahead(["quick"]) == pace.refill_at("plain") == MOST_AHEAD
-    assert (pace.ahead(["quick", "new"]), pace.refill_at("shared")) == (0, 0)
+    assert pace.ahead(["quick"]) == pace.most_ahead("plain") == MOST_AHEAD
+    assert (pace.ahead(["quick", "new"]), pace.most_ahead("shared")) == (0, 0)
 
 
 def test_the_slowest_and_the_largest_count() -> None:
@@ -31,19 +31,7 @@ def test_the_slowest_and_the_largest_count() -> None:
     seen(pace, "large", 0.00001, MOST_CHARACTERS_AHEAD // 8)
     assert pace.ahead(["quick", "slow"]) == 20
     assert pace.ahead(["quick", "large"]) == pace.ahead(["slow", "large"]) == 8
-    assert pace.refill_at("plain") == MOST_AHEAD
-
-
-def test_half_of_what_is_held_ahead_is_used_up_before_more_is_claimed_unless_it_is_soon_over() -> None:
-    pace = Pace(kind_of)
-    seen(pace, "middling", 0.005)
-    assert (pace.ahead(["middling"]), pace.refill_at("plain"), pace.refill_at("shared")) == (40, 20, 0)
-    seen(pace, "large", 0.005, MOST_CHARACTERS_AHEAD // 30)
-    assert (pace.ahead(["large"]), pace.refill_at("plain")) == (30, 20)
-    seen(pace, "slowish", 0.09)
-    assert (pace.ahead(["slowish"]), pace.refill_at("plain")) == (2, 20)
-    seen(pace, "quick", 0.00001)
-    assert pace.refill_at("plain") == MOST_AHEAD
+    assert pace.most_ahead("plain") == MOST_AHEAD
 
 
 def test_what_has_become_slow_is_soon_known_to_be() -> None:
@@ -58,7 +46,7 @@ def test_how_large_payloads_have_become_is_known_when_the_first_is_claimed_and_s
     seen(pace, "quick", 0.00001)
     large = MOST_CHARACTERS_AHEAD // 8
     pace.see(ClaimedTask(1, 1, "quick", "default", JsonText("x" * large), 1, 10.0, 1, False))
-    assert pace.ahead(["quick"]) == pace.refill_at("plain") == 8
+    assert pace.ahead(["quick"]) == pace.most_ahead("plain") == 8
     seen(pace, "quick", 0.00001)
     assert 8 < pace.ahead(["quick"]) < 30
     for _ in range(5):

@@ -16,7 +16,7 @@ from app.services.registry import load_executors
 from app.workers.attempt_logs import AttemptLogs
 from app.workers.frames import FrameBuffer, encode
 from app.workers.pool import RunnerPool
-from app.workers.process import RunnerProcess
+from app.workers.process import Given, RunnerProcess
 from app.workers.roster import Roster, RunnerLimits, RunnerOptions
 
 MODULES = ("tests.sample_executors",)
@@ -80,18 +80,30 @@ async def test_a_runner_that_is_replaced_gives_back_what_it_has_not_begun(monkey
     await asyncio.wait_for(started.wait(), 5)
 
 
-async def test_ends_are_gathered_while_the_runner_has_enough_ahead() -> None:
+def test_ends_are_gathered_while_the_runner_has_enough_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.monotonic", lambda: 1000.0)  # nothing is slow here
     woken = []
     pool, runner, _ = pool_with(RunnerLimits(), lambda: woken.append(len(pool.ended)))
 
     def ends(id_: int) -> None:
-        runner.data_received(encode({"done": [[id_, 1, 0.01, "completed", "1"]]}))
+        runner.data_received(encode({"done": [[id_, 1, 0.011, "completed", "1"]]}))
 
     pool.place([task(1)], {})
     ends(1)
     assert woken == [1]
     pool.place([task(id_) for id_ in range(2, 18)], {})
     for id_ in range(2, 18):
-        assert pool.has_room == (len(runner.given) <= 10), "of 10 ms each, 0.1 s are enough"
+        assert pool.has_room, "18 of 11 ms each are held ahead"
+        assert pool.runs_short == (len(runner.given) < 10), "and 0.1 s are enough"
         ends(id_)
-    assert woken == [1, *range(7, 18)]
+    assert woken == [1, *range(8, 18)]
+
+
+def test_shared_attempts_are_over_sooner_the_more_of_them_run_at_once() -> None:
+    runner = RunnerProcess(pool_with(RunnerLimits(), lambda: None)[0])
+    runner._concurrency = 16
+    runner.give([Given(task(id_), "shared", expected_seconds=0.01) for id_ in range(20)])
+    assert runner.load.seconds == pytest.approx(0.0125)
+    for id_ in range(20):
+        runner.take((id_, 1))
+    assert runner.load.seconds == 0.0

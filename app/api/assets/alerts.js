@@ -35,8 +35,7 @@ export function alertsPage(view) {
   });
 }
 
-/** What fires, for a glance; null where nothing does. */
-/** What fires now. What diagnosis says about the same, in `findings`, is told along with it, once. */
+/** What fires now, null where nothing does. What diagnosis says about the same, in `findings`, is told along with it, once. */
 export function firing(alerts, findings) {
   const items = alerts?.items.filter((alert) => alert.state === "firing") ?? [];
   if (!items.length) return null;
@@ -45,9 +44,11 @@ export function firing(alerts, findings) {
     h("p", { class: "more" }, link("#/alerts", `All about ${count(items.length, "alert")}`)));
 }
 
-/** Whether an alert and a finding tell of one trouble: they are named alike, and the text names the subject. */
+/** Whether an alert and a finding tell of one trouble: they are named alike, and the text names the subject, which may have
+ * colons and full stops inside. */
 function isAbout(finding, { rule, subject }) {
-  return finding.code === rule && (!subject || finding.what.split(/[\s,:]+/).includes(subject));
+  const words = finding.what.split(/\s+/).map((word) => word.replace(/[.,:]+$/, ""));
+  return finding.code === rule && (!subject || words.includes(subject));
 }
 
 /** The findings that no firing alert tells of. */
