@@ -40,6 +40,7 @@ from app.core.settings import Settings
 from app.core.task import ClaimedTask, JsonText
 from app.models.queue import Head
 from app.models.sqlite import VERSION
+from app.services import keys
 from app.services.executors import RunnerSetup
 from app.services.queue import Wish
 from app.services.settling import Ended
@@ -247,6 +248,7 @@ async def opened() -> AsyncIterator[Mapping[str, Operation]]:
             poll_seconds=3600,
             sweep_seconds=3600,
         )
+        keys.REFRESH_SECONDS = settings.poll_seconds
         app = create_app(settings)
         async with app.router.lifespan_context(app):
             paths = HotPaths(app)

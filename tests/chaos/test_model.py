@@ -157,7 +157,7 @@ def _day(folder: Path, stores: Stores, steps: int, operations: float, delays: fl
     chance, events = Random(operations), []
     with closing(Stage(folder, stores, Counter())) as stage:
         world = stage.world
-        world.services.queue._random = Random(delays)
+        world.services.queue._random = world.services.queue._settler._random = Random(delays)
         publish = world.services.bus.publish
         world.services.bus.publish = lambda event: (events.append(event), publish(event))  # type: ignore[method-assign]
         for number in range(steps):

@@ -90,7 +90,8 @@ def _file_ids(text: str) -> list[str]:
 
 
 def _shape(text: str) -> str:
-    text = re.sub(r"(running  every +\d+ +\d+ +)(\d+ MiB|-)", r"\1MEMORY", text)
+    room = r"\d+ plain or \d+ shared|-"
+    text = re.sub(rf"(running  every +\d+ +\d+ +)({room}) +(\d+ MiB|-)", r"\1ROOM MEMORY", text)
     text = re.sub(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?(\.\d+)?Z?|\b\d\d:\d\d:\d\d\b", "MOMENT", text)
     text = re.sub(r"\b[\d.]+ (ms|s|min|h|d)\b", "SPAN", text)
     text = re.sub(r"demo-[0-9a-f]{8}(\s+\S+\s+\d+(?=\s+running))?", "WORKER", text)
