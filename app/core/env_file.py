@@ -1,6 +1,5 @@
 """What `.env` says that nobody reads: mostly a slip, whose setting keeps its default without a word."""
 
-import re
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -12,17 +11,10 @@ from app.core.settings import Settings
 OURS = (
     *("TASKCTL_URL", "TASKCTL_API_KEY", "TASKS_API_KEY"),  # taskctl, the Python client, the demos
     *("TASKS_ADDRESS", "TASKS_IMAGE", "DATABASE_URL_FILE"),  # compose.yaml
-    *("TEST_POSTGRES_URL", "TEST_REDIS_URL"),
 )
 """Read by other programs of this project."""
-THEIRS = re.compile(
-    r"AWS_|COMPOSE_|DOCKER_|GF_|OTEL_|PG[A-Z]+$|POSTGRES_|PYTHON|UVICORN_|((ALL|HTTPS?|NO)_PROXY|LANG|NO_COLOR|PATH|TZ)$"
-    r"|(LC|SSL|XDG)_",
-    re.IGNORECASE,
-)
-"""Beginnings of names that libraries and tools beside this service read, once something brings them into the environment."""
-NEAR = 0.8
-"""As difflib measures it: DATABSE_URL is as near as 0.96, LOGLEVEL 0.94, TIMEOUT 0.64."""
+NEAR = 0.9
+"""As difflib measures it: DATABSE_URL is as near as 0.96, LOGLEVEL 0.94; API_KEY, which may be anyone's, is 0.82 of AI_API_KEY."""
 
 
 def ignored_names() -> str | None:
@@ -40,7 +32,7 @@ def ignored_names() -> str | None:
 
 def _meant(name: str) -> str | None:
     """The setting whose name this nearly is."""
-    if name.lower() in Settings.model_fields or name in OURS or name.startswith(PREFIX) or THEIRS.match(name):
+    if name.lower() in Settings.model_fields or name in OURS or name.startswith(PREFIX):
         return None
     known = [*(field.upper() for field in Settings.model_fields), *OURS]
     return next(iter(get_close_matches(name.upper(), known, 1, NEAR)), None)

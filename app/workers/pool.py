@@ -143,7 +143,7 @@ class RunnerPool:
     def runs_short(self) -> bool:
         """Whether a runner has room and may soon have nothing to do. Until then nobody waits for what has ended to be settled,
         so it may gather, until the worker's next tick."""
-        return self.has_room and slots.run_short([self._load(runner) for runner in self.roster.serving])
+        return slots.run_short([self._load(runner) for runner in self.roster.serving]) and self.has_room
 
     def place(self, claimed: Sequence[ClaimedTask], checkpoints: dict[int, list[JsonText]]) -> None:
         """Give claimed attempts to runners, lowest rank first; what finds no place waits here a moment."""
@@ -151,9 +151,9 @@ class RunnerPool:
         for task in claimed:
             self._pace.see(task)
             stored = checkpoints.get(task.id, [])
-            given = Given(task, self._kind(task.task_type), stored, now, checkpointed=bool(stored))
-            given.expected_seconds = self._pace.expected_seconds(task.task_type)
-            self._waiting.append(given)
+            expected = self._pace.expected_seconds(task.task_type)
+            kind = self._kind(task.task_type)
+            self._waiting.append(Given(task, kind, stored, now, checkpointed=bool(stored), expected_seconds=expected))
         self._place_waiting()
 
     def leases(self) -> list[Lease]:

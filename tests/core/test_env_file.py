@@ -41,7 +41,7 @@ def test_a_name_that_nothing_reads_is_told_with_the_nearest_setting(
     "name",
     [
         *("DATABASE_URL", "database_url", "SECRET_CRM_TOKEN", *OURS),
-        *("COLOUR", "CRM_ADDRESS", "secret_crm"),
+        *("COLOUR", "CRM_ADDRESS", "secret_crm", "API_KEY", "POSTGRES_URL", "TEST_POSTGRES_URL"),
         *("AWS_ACCESS_KEY_ID", "COMPOSE_PROFILES", "OTEL_SERVICE_NAME", "POSTGRES_PASSWORD", "https_proxy", "TZ"),
     ],
 )

@@ -150,14 +150,20 @@ async def test_limits_taken_away_bind_nobody(services: Services, submit: Submit,
     assert len(await claim()) == 4
 
 
-async def test_others_are_told_of_places_that_were_freed_and_not_taken(
-    services: Services, submit: Submit, claim: Claim, clock: FrozenClock
-) -> None:
+async def hearing_of_places(services: Services, submit: Submit) -> list[object]:
+    """Two tasks of a queue in which one may run; what is told of freed places from now on."""
     heard: list[object] = []
     services.bus.subscribe(QueuePlacesFreed, heard.append)
     await limit(services, max_running=1)
     for _ in range(2):
         await submit(queue="q")
+    return heard
+
+
+async def test_others_are_told_of_places_that_were_freed_and_not_taken(
+    services: Services, submit: Submit, claim: Claim, clock: FrozenClock
+) -> None:
+    heard = await hearing_of_places(services, submit)
     (task,) = await claim()
     assert heard == []
     await services.queue.exchange("w1", [Ended(task, DONE, clock(), 0.01)], lambda heads: [])
@@ -168,11 +174,7 @@ async def test_others_are_told_of_places_that_were_freed_and_not_taken(
 async def test_a_place_that_was_freed_when_nobody_looked_is_told_at_the_next_look(
     services: Services, submit: Submit, claim: Claim, settle: Settle
 ) -> None:
-    heard: list[object] = []
-    services.bus.subscribe(QueuePlacesFreed, heard.append)
-    await limit(services, max_running=1)
-    for _ in range(2):
-        await submit(queue="q")
+    heard = await hearing_of_places(services, submit)
     (first,) = await claim()
     await settle(first, DONE)
     assert heard == []
